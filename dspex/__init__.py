@@ -1,0 +1,1 @@
+"""Improve machine-learning programs on a Dask cluster."""

@@ -1,0 +1,204 @@
+"""The tree of errors.
+
+Knows: every error that dspex raises on purpose, and which builtin each also is.
+Must not know: any other room. Messages say the rule, then the values, then the remedy.
+Every error pickles with its fields, because errors cross processes.
+
+::
+
+    DspexError
+    ├── InvalidArgumentError (ValueError)      an argument breaks a rule, at the door
+    │   ├── InvalidSpaceError                  a search space contradicts itself
+    │   ├── InvalidParamsError                 params do not lie in their space
+    │   ├── InvalidMetricError                 a metric is unknown, or cannot be used here
+    │   ├── InvalidDataError                   the training data cannot be used here
+    │   └── UnknownStrategyError               no strategy has this name
+    ├── NotPicklableError (TypeError)          something cannot travel to another process
+    ├── MissingDependencyError (ImportError)   an extra is not installed
+    ├── ProgramError (RuntimeError)            the user's program is at fault
+    │   ├── ProgramLoadError                   it cannot be loaded where it should run
+    │   └── AllTrialsFailedError               nothing was measured, or the first ten trials failed
+    ├── StudyError
+    │   ├── StudyNotFoundError (KeyError)      no study of this name in this store
+    │   ├── StudyExistsError (FileExistsError) resume="never", but the study is there
+    │   ├── StudyMismatchError (ValueError)    resumed with another space, metric, seed, data ...
+    │   └── StudyInUseError (BlockingIOError)  another process owns the study
+    ├── StorageError (OSError)
+    │   └── StorageCorruptError                the file is damaged, or is not a store of studies
+    └── ClusterError
+        ├── ClusterUnreachableError (ConnectionError)  nobody answers at this address
+        ├── ClusterLostError (ConnectionError)         the scheduler went away during a study
+        ├── NoWorkersError (TimeoutError)              too few workers for too long
+        ├── WorkerLostError                            an evaluation was lost with too many workers
+        └── VersionMismatchError                       client and workers run different versions
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = [
+    "AllTrialsFailedError",
+    "ClusterError",
+    "ClusterLostError",
+    "ClusterUnreachableError",
+    "DspexError",
+    "InvalidArgumentError",
+    "InvalidDataError",
+    "InvalidMetricError",
+    "InvalidParamsError",
+    "InvalidSpaceError",
+    "MissingDependencyError",
+    "NoWorkersError",
+    "NotPicklableError",
+    "ProgramError",
+    "ProgramLoadError",
+    "StorageCorruptError",
+    "StorageError",
+    "StudyError",
+    "StudyExistsError",
+    "StudyInUseError",
+    "StudyMismatchError",
+    "StudyNotFoundError",
+    "UnknownStrategyError",
+    "VersionMismatchError",
+    "WorkerLostError",
+]
+
+
+def _rebuild(cls: type[DspexError], message: str, fields: dict[str, Any]) -> DspexError:
+    error = cls.__new__(cls, message)
+    error.args = (message,)
+    error.__dict__.update(fields)
+    return error
+
+
+class DspexError(Exception):
+    """Root of the tree.
+
+    Keyword arguments become fields of the error and travel with it when it is pickled.
+
+    Parameters
+    ----------
+    message : str
+        The rule, the offending values, the remedy.
+    **fields
+        Whatever a handler may want to read without parsing the message.
+
+    Examples
+    --------
+    >>> import pickle
+    >>> error = DspexError("no more than 3; got 4; pass fewer", limit=3)
+    >>> pickle.loads(pickle.dumps(error)).limit
+    3
+    """
+
+    def __init__(self, message: str, **fields: Any) -> None:
+        super().__init__(message)
+        self.__dict__.update(fields)
+
+    # KeyError and OSError print themselves in ways of their own; ours is the message.
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), str(self), dict(self.__dict__))
+
+
+class InvalidArgumentError(DspexError, ValueError):
+    """An argument breaks a rule; raised before any work is spent."""
+
+
+class InvalidSpaceError(InvalidArgumentError):
+    """A search space contradicts itself."""
+
+
+class InvalidParamsError(InvalidArgumentError):
+    """Params do not lie in their space; names the variable, the rule and the value."""
+
+
+class InvalidMetricError(InvalidArgumentError):
+    """A metric is unknown, or cannot be used with this program."""
+
+
+class InvalidDataError(InvalidArgumentError):
+    """The training data cannot be used with this program."""
+
+
+class UnknownStrategyError(InvalidArgumentError):
+    """No strategy has this name; the message lists those that exist."""
+
+
+class NotPicklableError(DspexError, TypeError):
+    """A program, metric or data cannot travel to another process."""
+
+
+class MissingDependencyError(DspexError, ImportError):
+    """An optional dependency is not installed; the message names the extra."""
+
+
+class ProgramError(DspexError, RuntimeError):
+    """The user's program is at fault."""
+
+
+class ProgramLoadError(ProgramError):
+    """The program or its data cannot be loaded in the process that should evaluate it."""
+
+
+class AllTrialsFailedError(ProgramError):
+    """Nothing was measured, or the first ten trials all failed.
+
+    The message ends with the program's own traceback.
+    """
+
+
+class StudyError(DspexError):
+    """Something is wrong with a stored study."""
+
+
+class StudyNotFoundError(StudyError, KeyError):
+    """No study of this name lies in this store."""
+
+
+class StudyExistsError(StudyError, FileExistsError):
+    """``resume="never"``, but the study exists."""
+
+
+class StudyMismatchError(StudyError, ValueError):
+    """A study is resumed with another space, metric, direction, strategy, seed, cv or data."""
+
+
+class StudyInUseError(StudyError, BlockingIOError):
+    """Another process owns the study."""
+
+
+class StorageError(DspexError, OSError):
+    """A store cannot be opened, read or written."""
+
+
+class StorageCorruptError(StorageError):
+    """A file is damaged, or is not a store of studies; it is never overwritten."""
+
+
+class ClusterError(DspexError):
+    """Something is wrong with the Dask cluster."""
+
+
+class ClusterUnreachableError(ClusterError, ConnectionError):
+    """Nobody answers at the scheduler's address."""
+
+
+class ClusterLostError(ClusterError, ConnectionError):
+    """The scheduler went away during a study; all that was recorded is kept."""
+
+
+class NoWorkersError(ClusterError, TimeoutError):
+    """Too few workers were there for too long."""
+
+
+class WorkerLostError(ClusterError):
+    """One evaluation was lost with more workers than ``retries`` allows."""
+
+
+class VersionMismatchError(ClusterError):
+    """Client and workers run different versions of what must agree."""
