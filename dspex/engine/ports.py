@@ -122,6 +122,10 @@ class Executor(Protocol):
     (trial, fold), whatever the order of submission.
     """
 
+    @property
+    def runs_here(self) -> bool:
+        """Whether evaluations run in the thread that polls, so that Ctrl-C has to reach them."""
+
     def open(self, job: Job) -> CapacityChanged:
         """Place the program and the data; answers what there is to work with.
 
