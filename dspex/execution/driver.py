@@ -7,12 +7,11 @@ that results are taken and chunks are sent while it does.
 
 from __future__ import annotations
 
-import logging
 import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import FrameType, TracebackType
@@ -40,21 +39,18 @@ from dspex.engine.ports import (
     Executor,
     Log,
     Notice,
-    Observer,
     Outcome,
     Progress,
     Progressed,
     StudyEnded,
-    StudyEvent,
     TrialEnded,
 )
 from dspex.errors import DspexError
+from dspex.execution.audience import Audience
 from dspex.strategies.base import Strategy
 from dspex.study.records import Failed, Measured, Record, Stopped
 
 __all__ = ["Driver", "Session"]
-
-logger = logging.getLogger("dspex")
 
 REFRESH_SECONDS = 0.2
 """How often observers get a look, and the longest wait for an event."""
@@ -97,7 +93,7 @@ class Driver:
     strategy : Strategy
         Begun, and told of what the log holds.
     log : Log
-    observers : sequence of Observer
+    audience : Audience, optional
     timeout : float, optional
         Seconds after which the session ends in order.
     """
@@ -110,14 +106,14 @@ class Driver:
         strategy: Strategy,
         log: Log,
         *,
-        observers: Sequence[Observer] = (),
+        audience: Audience | None = None,
         timeout: float | None = None,
     ) -> None:
         self._engine = engine
         self._executor = executor
         self._strategy = strategy
         self._log = log
-        self._observers = observers
+        self._audience = audience or Audience()
         self._started = time.monotonic()
         self._deadline = None if timeout is None else self._started + timeout
         self._meter = _BusyMeter(self._started, capacity)
@@ -158,7 +154,7 @@ class Driver:
         if self._error is not None:
             raise self._error
         now = time.monotonic()
-        self._notify(StudyEnded(reason=reason, progress=self._progress(now)))
+        self._audience(StudyEnded(reason=reason, progress=self._progress(now)))
         return Session(
             reason=reason, wall_time=now - self._started, busy=self._meter.share(now)
         )
@@ -176,7 +172,7 @@ class Driver:
             arrived = []
         for each in arrived:
             if isinstance(each, Notice):
-                self._notify(each)
+                self._audience(each)
             else:
                 events.append(self._metered(each))
         if self._suggestion is not None and self._suggestion.done():
@@ -193,8 +189,8 @@ class Driver:
         self._flush()
         if now >= self._next_look:
             self._next_look = now + REFRESH_SECONDS
-            if self._observers:
-                self._notify(Progressed(progress=self._progress(now)))
+            if self._audience:
+                self._audience(Progressed(progress=self._progress(now)))
 
     def _patience(self) -> float:
         if self._suggestion is not None:
@@ -222,8 +218,8 @@ class Driver:
                 case Evaluate(evaluations):
                     self._executor.submit(evaluations)
                 case Ended(number):
-                    if self._observers:
-                        self._notify(TrialEnded(trial=self._engine.state.trial(number)))
+                    if self._audience:
+                        self._audience(TrialEnded(trial=self._engine.state.trial(number)))
                 case Suggest() as suggest:
                     queue.extend(self._suggest(suggest))
                 case Cancel(trials):
@@ -253,15 +249,6 @@ class Driver:
         if self._unlogged:
             records, self._unlogged = self._unlogged, []
             self._log.append(records)
-
-    # --- observers -------------------------------------------------------------------------
-
-    def _notify(self, event: StudyEvent) -> None:
-        for observer in self._observers:
-            try:
-                observer(event)
-            except Exception:
-                logger.exception("an observer failed at %s; the study goes on", type(event).__name__)
 
     def _progress(self, now: float) -> Progress:
         engine, state = self._engine, self._engine.state

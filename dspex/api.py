@@ -1,0 +1,408 @@
+"""The front door: `optimize` checks its arguments, wires the rooms together, and cleans up.
+
+Knows: every room's entrance. Must not know: how any of them does its work.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dspex.cluster import (
+    DaskExecutor,
+    connect_cluster,
+    is_inside_task,
+    parse_bytes,
+    parse_seconds,
+)
+from dspex.engine import REPRODUCIBLE_K, Engine, Settings, block_size
+from dspex.engine.ports import Executor, Job, Notice, Observer, StudyEvent, StudyStarted
+from dspex.errors import AllTrialsFailedError, InvalidArgumentError
+from dspex.execution.audience import Audience
+from dspex.execution.driver import Driver
+from dspex.execution.inprocess import InProcessExecutor
+from dspex.monitoring import LogObserver, make_progress
+from dspex.programs import Prepared, build
+from dspex.results.opening import Resume, circumstances, open_study
+from dspex.results.result import Ending, OptimizationResult
+from dspex.space import Space
+from dspex.storage import resolve_storage
+from dspex.strategies import Strategy, make
+
+__all__ = ["optimize"]
+
+def optimize(
+    program: Any,
+    training_data: Any = None,
+    *misplaced: Any,
+    space: Space | Mapping[str, Any] | None = None,
+    metric: Any = None,
+    direction: str | Mapping[str, str] | None = None,
+    constraints: Mapping[str, tuple[str, float]] | None = None,
+    strategy: Any = "auto",
+    trials: int | None = 100,
+    timeout: float | str | None = None,
+    target_score: float | None = None,
+    initial: Sequence[Mapping[str, Any]] = (),
+    cv: Any = None,
+    validation_data: Any = None,
+    metadata: Mapping[str, Any] | None = None,
+    refit: bool | None = None,
+    distributed: bool | None = None,
+    cluster: Any = None,
+    cluster_nodes: int | None = None,
+    parallel_evaluations: int | None = None,
+    trial_timeout: float | str | None = None,
+    memory_limit: int | str | None = None,
+    isolation: Literal["process", "thread"] = "process",
+    retries: int = 2,
+    retry_on: Sequence[type[BaseException]] = (),
+    max_failures: Literal["auto"] | int = "auto",
+    seed: int | None = None,
+    reproducible: bool | None = None,
+    study: str | None = None,
+    storage: str | None = None,
+    resume: Resume = "auto",
+    callbacks: Sequence[Observer] = (),
+    progress: Literal["auto"] | bool = "auto",
+) -> OptimizationResult:
+    """Evaluate many candidates of a program in parallel, and return the best program.
+
+    Parameters
+    ----------
+    program : estimator, function, class or Program
+        A scikit-learn estimator or pipeline; ``f(params)``, ``f(params, data)`` or
+        ``f(params, data, trial)`` that returns (or yields) a number, a dict of numbers or a
+        `Measurement`; a class built with ``params`` and called with the data; or any object that
+        keeps the `Program` protocol.
+    training_data : object, optional
+        A 2-tuple is ``(X, y)``; anything else is ``X``, or what a function takes as its data.
+    space : Space or mapping of str to variable, optional
+        What may vary. None: the program's own (`suggest_space` shows it).
+    metric : str, callable, dict of them, optional
+        A scikit-learn scorer's name, a scorer ``(estimator, X, y) -> float``, or several by name.
+        None: the estimator's own ``score``.
+    direction : "maximize", "minimize", or dict of measured name to one of them, optional
+        "maximize" is the default with a metric; a function that returns its own number needs one.
+        Two or more names give a Pareto front.
+    constraints : dict of measured name to ("le" | "ge", bound), optional
+        Only trials that meet them count as best.
+    strategy : str, Strategy or Optuna sampler
+        What to try next: "auto", "random", "sobol", "grid", "tpe", "cmaes", or an object.
+    trials : int or None
+        The study's total, resumed trials included. None: until something else ends it.
+    timeout : float or str, optional
+        Seconds (or "2h") after which the study ends in order.
+    target_score : float, optional
+        End once the first objective is at least this good.
+    initial : sequence of params
+        Tried first, right after the program's own defaults (trial 0) where it has them.
+    cv : int, splitter or iterable, optional
+        How scikit-learn programs are cross-validated; 5 folds unless said otherwise.
+    validation_data : tuple (X, y), optional
+        Score on these instead of cross-validation.
+    metadata : dict, optional
+        ``{"groups": g, "sample_weight": w}``, routed as scikit-learn does.
+    refit : bool, optional
+        Whether the best program is fitted on all the data; None: where it can be.
+    distributed : bool, optional
+        False: in this process, without Dask. None: on Dask, except inside a Dask task.
+    cluster : Client, address or Dask cluster, optional
+        None: the current client, else an embedded cluster, which is closed afterwards.
+    cluster_nodes : int, optional
+        How many workers the embedded cluster has; of another cluster, how many to wait for and
+        use at most.
+    parallel_evaluations : int, optional
+        Trials suggested and not yet told, at most: k. Default: two per slot, more for very short
+        trials; 16 where the study is reproducible.
+    trial_timeout : float or str, optional
+        Seconds that the evaluations of one trial may take in sum; past it they are killed.
+    memory_limit : int or str, optional
+        Bytes (or "2GB") that one evaluation may use; past it, it is killed.
+    isolation : "process" or "thread"
+        Evaluate in child processes of the workers, or in the workers' own threads.
+    retries : int
+        How often an evaluation that was lost with its worker runs again.
+    retry_on : sequence of exception classes
+        Errors worth another try.
+    max_failures : "auto" or int
+        "auto": give up when the first ten trials all fail. A number: end once more failed.
+    seed : int, optional
+        With a seed the study is reproducible: the same trials on any number of workers.
+    reproducible : bool, optional
+        False: take trials as they come, although there is a seed.
+    study, storage : str, optional
+        Keep every step under this name in this store (a path or ``sqlite:///path``); with `study`
+        alone in the default store.
+    resume : "auto", "never", "must" or "force"
+        Go on with a study of this name; refuse to; insist on it; go on although it differs.
+    callbacks : sequence of callables
+        Each is called with every event of the study (`dspex.engine.ports`).
+    progress : "auto" or bool
+        A progress bar, in terminals and notebooks.
+
+    Returns
+    -------
+    OptimizationResult
+
+    Raises
+    ------
+    InvalidArgumentError, InvalidSpaceError, InvalidParamsError, InvalidMetricError, \
+    InvalidDataError, UnknownStrategyError, NotPicklableError
+        At the door, before any work is spent.
+    AllTrialsFailedError
+        When the first ten trials all fail, or no trial was completed; with the program's own
+        traceback.
+    StudyMismatchError, StudyInUseError, StudyExistsError, StudyNotFoundError, StorageError
+        When the study's log cannot be opened, or is another study's.
+    ClusterUnreachableError, NoWorkersError, VersionMismatchError, ClusterLostError
+        When the cluster cannot be used. What was recorded is kept.
+
+    Examples
+    --------
+    >>> import dspex
+    >>> def loss(params):
+    ...     return (params["x"] - 1) ** 2 + (params["kind"] == "bad")
+    >>> result = dspex.optimize(
+    ...     loss,
+    ...     space={"x": dspex.Float(-3, 3), "kind": ["good", "bad"]},
+    ...     direction="minimize",
+    ...     trials=40,
+    ...     seed=0,
+    ...     distributed=False,
+    ...     progress=False,
+    ... )
+    >>> result.best_params["kind"]
+    'good'
+    """
+    if misplaced:
+        raise InvalidArgumentError(
+            "optimize takes a program and one training_data; got "
+            f"{2 + len(misplaced)} positional arguments; pass (X, y) as one tuple: "
+            "dspex.optimize(program, (X, y), ...)"
+        )
+    where = _Where.checked(distributed, cluster, cluster_nodes, isolation)
+    reproducible = seed is not None if reproducible is None else reproducible
+    k = REPRODUCIBLE_K if parallel_evaluations is None and reproducible else parallel_evaluations
+    if k is None and not where.distributed:
+        k = 1  # nothing runs in parallel, so nothing is gained by not waiting
+    settings = Settings(
+        trials=trials,
+        k=k,
+        block=block_size(k) if reproducible and k is not None and k > 0 else None,
+        retries=retries,
+        blame_losses=not reproducible,
+        survive_losses=reproducible and isolation == "process",
+        max_failures=max_failures,
+        target_score=target_score,
+        trial_timeout=_seconds("trial_timeout", trial_timeout),
+    )
+    session_timeout = _seconds("timeout", timeout)
+    if trials is None and session_timeout is None and target_score is None:
+        raise InvalidArgumentError(
+            "a study ends by trials, timeout or target_score; got none of them; set one"
+        )
+    prepared = build(
+        program,
+        training_data,
+        space=space,
+        metric=metric,
+        direction=direction,
+        constraints=constraints,
+        cv=cv,
+        validation_data=validation_data,
+        metadata=metadata,
+        refit=refit,
+    )
+    rows, proposed_by = _initial_rows(prepared, initial)
+    chosen, reason = make(
+        strategy,
+        space=prepared.space,
+        objectives=len(prepared.goal.objectives),
+        trials=trials,
+        seedable_needed=reproducible,
+    )
+    if trials is not None and k is not None and trials < 5 * k > 5:
+        warnings.warn(
+            f"with {trials} trials and {k} of them in flight at once the strategy learns little; "
+            f"pass more trials, or parallel_evaluations={max(1, trials // 5)}",
+            stacklevel=2,
+        )
+    store = resolve_storage(storage, study)
+    opened = open_study(
+        store,
+        study,
+        space=prepared.space,
+        goal=prepared.goal,
+        head=_head(prepared, chosen, settings, seed),
+        resume=resume,
+    )
+    state, root_seed = opened.state, opened.head["seed"]
+    audience = _audience(callbacks, progress)
+    try:
+        chosen.begin(
+            prepared.space, objectives=len(prepared.goal.objectives), seed=root_seed, trials=trials
+        )
+        job = Job(
+            program=prepared.program,
+            space=prepared.space,
+            data=prepared.data,
+            seed=root_seed,
+            isolation=isolation,
+            memory_limit=None if memory_limit is None else parse_bytes(memory_limit),
+            retry_on=tuple(retry_on),
+        )
+        with where.executor(audience) as executor:
+            capacity = executor.open(job)
+            audience(
+                StudyStarted(
+                    study=study,
+                    storage=store,
+                    goal=prepared.goal,
+                    space=prepared.space,
+                    strategy=chosen.name,
+                    reason=reason,
+                    trials=trials,
+                    resumed=state.n_ended,
+                    head=opened.head,
+                )
+            )
+            engine = Engine(
+                state, settings, initial=rows, initial_by=proposed_by, by=chosen.name
+            )
+            driver = Driver(
+                engine,
+                executor,
+                capacity,
+                chosen,
+                opened.log,
+                audience=audience,
+                timeout=session_timeout,
+            )
+            session = driver.run()
+    finally:
+        opened.log.close()
+    best = state.best()
+    if best is None:
+        raise AllTrialsFailedError(
+            f"a result needs a completed trial; the study ended by {session.reason!r} before one "
+            "was; give it more time"
+        )
+    return OptimizationResult(
+        state,
+        Ending(stop_reason=session.reason, wall_time=session.wall_time, busy=session.busy),
+        best_program=prepared.program.finish(prepared.space.resolve(best.params)),
+        study=study,
+        storage=store,
+    )
+
+
+# --- the parts of optimize -----------------------------------------------------------------
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Where:
+    """Where evaluations run."""
+
+    distributed: bool
+    cluster: Any
+    cluster_nodes: int | None
+
+    @classmethod
+    def checked(
+        cls, distributed: bool | None, cluster: Any, nodes: int | None, isolation: str
+    ) -> _Where:
+        if isolation not in ("process", "thread"):
+            raise InvalidArgumentError(f'isolation is "process" or "thread"; got {isolation!r}')
+        if distributed is None:
+            distributed = not is_inside_task()
+        if not distributed and (cluster is not None or nodes is not None):
+            given = f"cluster={cluster!r}" if cluster is not None else f"cluster_nodes={nodes}"
+            raise InvalidArgumentError(
+                f"without Dask there is no cluster; got {given} and distributed=False (the "
+                "default inside a Dask task); drop one of them"
+            )
+        if nodes is not None and nodes < 1:
+            raise InvalidArgumentError(f"cluster_nodes is at least 1; got {nodes!r}")
+        return cls(distributed, cluster, nodes)
+
+    @contextlib.contextmanager
+    def executor(self, audience: Audience) -> Iterator[Executor]:
+        if not self.distributed:
+            here = InProcessExecutor()
+            try:
+                yield here
+            finally:
+                here.close()
+            return
+
+        def notify(message: str) -> None:
+            audience(Notice(message=message))
+
+        with connect_cluster(
+            self.cluster, cluster_nodes=self.cluster_nodes, notify=notify
+        ) as connected:
+            executor = DaskExecutor(connected.client, max_workers=connected.max_workers)
+            try:
+                yield executor
+            finally:
+                executor.close()
+
+
+def _seconds(name: str, value: float | str | None) -> float | None:
+    if value is None:
+        return None
+    seconds = parse_seconds(value) if isinstance(value, str) else float(value)
+    if seconds <= 0:
+        raise InvalidArgumentError(f"{name} is more than 0 seconds; got {value!r}")
+    return seconds
+
+
+def _initial_rows(
+    prepared: Prepared, initial: Sequence[Mapping[str, Any]]
+) -> tuple[NDArray[np.float64], list[str]]:
+    """The program's defaults, then what the user wants tried first; each once."""
+    space = prepared.space
+    params: list[Mapping[str, Any]] = []
+    proposed_by: list[str] = []
+    if prepared.defaults is not None:
+        params.append(prepared.defaults)
+        proposed_by.append("default")
+    for each in initial:
+        normal = space.normalise(each)
+        if normal not in params:
+            params.append(normal)
+            proposed_by.append("initial")
+    return space.rows(params), proposed_by
+
+
+def _head(
+    prepared: Prepared, strategy: Strategy, settings: Settings, seed: int | None
+) -> dict[str, Any]:
+    """What identifies the study, as JSON."""
+    return {
+        "space": prepared.space.describe(),
+        "goal": prepared.goal.describe(),
+        "strategy": {"name": strategy.name, "options": strategy.options()},
+        "seed": seed,
+        "reproducible": settings.reproducible,
+        # In arrival order k promises nothing, so it may change between sessions.
+        "k": settings.k if settings.reproducible else None,
+        "block": settings.block,
+        "folds": prepared.folds,
+        "trials": settings.trials,
+        **prepared.identity,
+        **circumstances(),
+    }
+
+
+def _audience(callbacks: Sequence[Observer], progress: Literal["auto"] | bool) -> Audience:
+    bar = make_progress(progress)
+    return Audience([LogObserver(), *([] if bar is None else [bar]), *callbacks])

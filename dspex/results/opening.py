@@ -1,0 +1,241 @@
+"""Opening a study: new, or resumed from its log, or refused because it is another one.
+
+Knows: what identifies a study, and what may change between its sessions.
+Must not know: how it proceeds.
+
+The head of a log holds, as JSON, what identifies the study (`IDENTITY`: a difference refuses the
+resume by name) and what is only worth a warning (`CIRCUMSTANCES`).
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Literal, final
+
+from dspex.engine.ports import Log
+from dspex.errors import (
+    InvalidArgumentError,
+    InvalidParamsError,
+    StudyExistsError,
+    StudyMismatchError,
+    StudyNotFoundError,
+)
+from dspex.space import Space
+from dspex.storage import open_log
+from dspex.study.goal import Goal
+from dspex.study.records import Opened, Record
+from dspex.study.seeds import fresh_seed
+from dspex.study.state import StudyState
+
+__all__ = ["IDENTITY", "OpenedStudy", "Resume", "circumstances", "open_study", "restore"]
+
+Resume = Literal["auto", "never", "must", "force"]
+
+IDENTITY = (
+    "space",
+    "goal",
+    "strategy",
+    "seed",
+    "reproducible",
+    "k",
+    "block",
+    "folds",
+    "cv",
+    "metric",
+    "data",
+)
+
+CIRCUMSTANCES = ("program", "versions", "machine")
+
+_PACKAGES = ("dspex", "numpy", "scipy", "scikit-learn", "cmaes", "dask", "distributed")
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class OpenedStudy:
+    """A study ready to go on.
+
+    Attributes
+    ----------
+    log : Log
+        Owned by this process.
+    state : StudyState
+        With all records replayed.
+    head : mapping
+        The head in force.
+    """
+
+    log: Log
+    state: StudyState
+    head: Mapping[str, Any]
+
+
+def circumstances() -> dict[str, Any]:
+    """Versions and processor, which G2 does not reach beyond.
+
+    Examples
+    --------
+    >>> sorted(circumstances())
+    ['machine', 'versions']
+    """
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return {"versions": versions, "machine": f"{platform.system()} {platform.machine()}"}
+
+
+def recorded_head(records: list[Record]) -> Mapping[str, Any] | None:
+    """The head that the log's last session left, or None for a new study."""
+    heads = [record.head for record in records if isinstance(record, Opened)]
+    return heads[-1] if heads else None
+
+
+def open_study(
+    storage: str | None,
+    study: str | None,
+    *,
+    space: Space,
+    goal: Goal,
+    head: Mapping[str, Any],
+    resume: Resume,
+) -> OpenedStudy:
+    """Open a study's log and replay it.
+
+    Parameters
+    ----------
+    storage, study : str or None
+        Where, and under which name; both None: in memory.
+    space, goal : Space, Goal
+    head : mapping
+        What the caller wants the study to be. A seed of None takes over the recorded one, or
+        becomes a fresh one.
+    resume : "auto", "never", "must", "force"
+
+    Raises
+    ------
+    StudyExistsError, StudyNotFoundError
+        Where `resume` says "never" or "must" and the log says otherwise.
+    StudyMismatchError
+        Where the log's study is another one; names both values.
+    StudyInUseError, StorageError
+        From the storage room.
+    """
+    if resume not in ("auto", "never", "must", "force"):
+        raise InvalidArgumentError(
+            f'resume is "auto", "never", "must" or "force"; got {resume!r}'
+        )
+    log = open_log(storage, study)
+    try:
+        records = list(log.load())
+        recorded = recorded_head(records)
+        if recorded is None and resume == "must":
+            raise StudyNotFoundError(
+                f'resume="must", but there is no study {study!r} in {storage}; '
+                'check the name with `dspex studies`, or pass resume="auto"'
+            )
+        if recorded is not None and resume == "never":
+            raise StudyExistsError(
+                f'resume="never", but the study {study!r} is in {storage}; choose another name, '
+                "or delete it with dspex.delete_study"
+            )
+        if recorded is None:
+            in_force = {**head, "seed": fresh_seed() if head["seed"] is None else head["seed"]}
+        else:
+            in_force = _reconcile(recorded, head, study=study, force=resume == "force")
+        state = StudyState(
+            space, goal, folds=in_force["folds"], reproducible=in_force["reproducible"]
+        )
+        _replay(state, records, study)
+        opened = Opened(head=in_force, time=time.time())
+        state.apply(opened)
+        log.append([opened])
+    except BaseException:
+        log.close()
+        raise
+    return OpenedStudy(log, state, in_force)
+
+
+def restore(records: list[Record]) -> StudyState:
+    """The state that a log holds, for reading only: no program, no objects, only labels.
+
+    Examples
+    --------
+    >>> restore([])
+    Traceback (most recent call last):
+        ...
+    dspex.errors.StudyNotFoundError: the log holds no study; was it ever started?
+    """
+    head = recorded_head(records)
+    if head is None:
+        raise StudyNotFoundError("the log holds no study; was it ever started?")
+    state = StudyState(
+        Space.from_description(head["space"]),
+        Goal.from_description(head["goal"]),
+        folds=head["folds"],
+        reproducible=head["reproducible"],
+    )
+    state.replay(records)
+    return state
+
+
+def _replay(state: StudyState, records: list[Record], study: str | None) -> None:
+    try:
+        state.replay(records)
+    except (InvalidParamsError, KeyError) as error:
+        raise StudyMismatchError(
+            f"the study {study!r} has trials that do not lie in this space ({error}); "
+            "give the study another name"
+        ) from error
+
+
+def _reconcile(
+    recorded: Mapping[str, Any], wanted: Mapping[str, Any], *, study: str | None, force: bool
+) -> dict[str, Any]:
+    """The head of a resumed study, or why it is another study."""
+    # Through JSON, as the recorded one went: tuples become lists, numbers stay the same.
+    given = json.loads(json.dumps(dict(wanted)))
+    if given["seed"] is None:
+        given["seed"] = recorded["seed"]
+    different = [name for name in IDENTITY if given.get(name) != recorded.get(name)]
+    if different and not force:
+        details = "; ".join(
+            f"{name}: recorded {_short(recorded.get(name), given.get(name))}"
+            for name in different
+        )
+        raise StudyMismatchError(
+            f"the study {study!r} is another one: {details}. Give the study another name, call "
+            'with the recorded values, or pass resume="force" to go on with the new ones',
+            different=different,
+        )
+    for name in CIRCUMSTANCES:
+        if given.get(name) != recorded.get(name):
+            warnings.warn(
+                f"the study {study!r} goes on with another {name}: recorded "
+                f"{_short(recorded.get(name), given.get(name))}; its later trials may differ",
+                stacklevel=2,
+            )
+    return given
+
+
+def _short(recorded: Any, given: Any) -> str:
+    """Both values; of long objects only the parts that differ."""
+    if isinstance(recorded, Mapping) and isinstance(given, Mapping):
+        names = [*recorded, *(name for name in given if name not in recorded)]
+        parts = [name for name in names if recorded.get(name) != given.get(name)]
+        recorded = {name: recorded.get(name) for name in parts}
+        given = {name: given.get(name) for name in parts}
+    return f"{_clip(recorded)}, given {_clip(given)}"
+
+
+def _clip(value: Any) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 300 else f"{text[:297]}..."
