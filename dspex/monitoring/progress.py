@@ -1,0 +1,274 @@
+"""Progress for people: a bar where somebody looks on, plain lines where a file does.
+
+Knows: the events of a study, and how wide the screen is. Must not know: clocks (how long it took
+and what is left are in `Progress`), how a study runs.
+
+Three cases for ``progress=``: True is a bar, False is nothing, "auto" is a bar where stderr is a
+terminal or the code runs in a notebook, and otherwise one plain line every ten seconds, because
+carriage returns make a log file unreadable.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import warnings
+from collections.abc import Iterator
+from typing import Any, Literal, TextIO, final
+
+from dspex.engine.ports import (
+    Notice,
+    Observer,
+    Progress,
+    Progressed,
+    StudyEnded,
+    StudyEvent,
+    StudyStarted,
+)
+from dspex.errors import InvalidArgumentError
+from dspex.monitoring.wording import count, duration, metric_name, number, share, stop_sentence
+from dspex.study.goal import Goal
+
+__all__ = ["PlainLines", "ProgressBar", "make_progress"]
+
+_BAR_CELLS = 12  # what the bar itself keeps before a part of the text is given up
+
+
+def make_progress(progress: bool | Literal["auto"]) -> Observer | None:
+    """The observer that ``optimize(progress=...)`` asks for.
+
+    Raises
+    ------
+    InvalidArgumentError
+        Where it is neither a bool nor "auto".
+
+    Examples
+    --------
+    >>> make_progress(False) is None
+    True
+    """
+    if progress is False:
+        return None
+    if progress is True:
+        return ProgressBar()
+    if progress == "auto":
+        return ProgressBar() if _is_watched(sys.stderr) else PlainLines()
+    raise InvalidArgumentError(f'progress is True, False or "auto"; got {progress!r}')
+
+
+def _is_watched(stream: TextIO) -> bool:
+    return _in_notebook() or bool(getattr(stream, "isatty", lambda: False)())
+
+
+def _in_notebook() -> bool:
+    # IPython is loaded wherever a notebook runs; it is never loaded to find out.
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return shell is not None and hasattr(shell, "kernel")
+
+
+def _greeting(event: StudyStarted) -> str:
+    name = f"Study {event.study!r}" if event.study else "Study"
+    text = f"{name}: strategy {event.strategy}" + (f" ({event.reason})" if event.reason else "")
+    if event.resumed:
+        total = "" if event.trials is None else f" of {event.trials:,}"
+        text += f"; continues after {event.resumed:,}{total} trials"
+    return text
+
+
+def _farewell(event: StudyEnded, goal: Goal | None, resumed: int) -> str:
+    progress = event.progress
+    parts = [count(progress.done, "trial") + (f" ({resumed:,} from before)" if resumed else "")]
+    if progress.failed:
+        parts.append(f"{progress.failed:,} failed")
+    best = _best(progress, goal)
+    parts.append(best or "no score yet")
+    parts.append(f"{duration(progress.elapsed)}, slots {share(progress.busy)} busy")
+    return f"Stopped: {stop_sentence(event.reason)}. " + " · ".join(parts)
+
+
+def _best(progress: Progress, goal: Goal | None) -> str:
+    if progress.best is None:
+        return ""
+    name = metric_name(goal) if goal else "score"
+    broken = ", breaks a constraint" if progress.best.violation > 0 else ""
+    return f"best {name} {number(progress.best.score)}{broken}"
+
+
+def _parts(progress: Progress, goal: Goal | None, resumed: int) -> Iterator[str]:
+    """What there is to say, the most important first; empty parts are left out by the caller."""
+    yield _best(progress, goal)
+    if progress.time_left is not None:
+        yield f"{duration(progress.time_left)} left"
+    yield f"{progress.failed:,} failed" if progress.failed else ""
+    yield f"waiting for {progress.waiting_for}" if progress.waiting_for else ""
+    yield f"{progress.running:,} running"
+    workers = count(progress.workers, "worker")
+    yield f"{workers} {share(progress.busy)} busy" if progress.slots else "no workers"
+    new = progress.done - resumed
+    if new > 0 and progress.elapsed > 0:
+        rate = new / progress.elapsed
+        yield f"{rate:.0f} trials/s" if rate >= 10 else f"{duration(1 / rate)} per trial"
+
+
+@final
+class PlainLines:
+    """One line of text every few seconds, for log files; an `Observer`.
+
+    Parameters
+    ----------
+    stream : file, optional
+        By default what `sys.stderr` is when the study starts.
+    every : float
+        Seconds of the study between two lines.
+
+    Examples
+    --------
+    >>> lines = PlainLines(stream=sys.stdout)
+    >>> lines(Notice(message="a worker joined"))
+    a worker joined
+    """
+
+    def __init__(self, stream: TextIO | None = None, *, every: float = 10.0) -> None:
+        self._stream = stream
+        self._every = every
+        self._next = every
+        self._goal: Goal | None = None
+        self._resumed = 0
+
+    def __call__(self, event: StudyEvent) -> None:
+        """Print a line where this event is worth one."""
+        match event:
+            case StudyStarted():
+                self._goal, self._resumed, self._next = event.goal, event.resumed, self._every
+                self._print(_greeting(event))
+            case Progressed() if event.progress.elapsed >= self._next:
+                self._next = event.progress.elapsed + self._every
+                self._print(self._line(event.progress))
+            case Notice():
+                self._print(event.message)
+            case StudyEnded():
+                self._print(_farewell(event, self._goal, self._resumed))
+
+    def _line(self, progress: Progress) -> str:
+        total = "" if progress.trials is None else f"/{progress.trials:,}"
+        parts = [f"{progress.done:,}{total} trials", duration(progress.elapsed)]
+        parts += [each for each in _parts(progress, self._goal, self._resumed) if each]
+        return " · ".join(parts)
+
+    def _print(self, line: str) -> None:
+        print(line, file=self._stream or sys.stderr, flush=True)
+
+
+@final
+class ProgressBar:
+    """A live bar in a terminal or a notebook; an `Observer`.
+
+    Trials done before this session move the bar's start and are in no rate. The time left is the
+    engine's estimate; with an unknown total there is a count and no bar.
+
+    Parameters
+    ----------
+    stream : file, optional
+        By default what `sys.stderr` is when the study starts.
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream
+        self._bar: Any = None
+        self._goal: Goal | None = None
+        self._resumed = 0
+
+    def __repr__(self) -> str:
+        return f"<ProgressBar {'idle' if self._bar is None else self._bar.n}>"
+
+    def __call__(self, event: StudyEvent) -> None:
+        """Draw one event."""
+        match event:
+            case StudyStarted():
+                self._start(event)
+            case Progressed():
+                self._draw(event.progress)
+            case Notice():
+                self._say(event.message)
+            case StudyEnded():
+                self._draw(event.progress)
+                self.close()
+                self._say(_farewell(event, self._goal, self._resumed))
+
+    def close(self) -> None:
+        """Leave the bar as it stands; may be called twice."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def _start(self, event: StudyStarted) -> None:
+        self.close()
+        self._goal, self._resumed = event.goal, event.resumed
+        self._say(_greeting(event))
+        self._bar = _tqdm()(
+            total=event.trials,
+            initial=event.resumed,
+            desc=event.study or "trials",
+            file=self._stream or sys.stderr,
+            dynamic_ncols=True,
+            bar_format=_layout(event.trials, ""),
+            # The engine sends a few events a second; every one of them is drawn.
+            mininterval=0,
+            miniters=0,
+        )
+
+    def _draw(self, progress: Progress) -> None:
+        bar = self._bar
+        if bar is None:
+            return
+        bar.total = progress.trials
+        bar.n = progress.done
+        parts = [each for each in _parts(progress, self._goal, self._resumed) if each]
+        bar.bar_format = _layout(progress.trials, self._fit(parts, progress))
+        bar.refresh()
+
+    def _fit(self, parts: list[str], progress: Progress) -> str:
+        """As many of the parts as the line has room for, in order of importance."""
+        if _in_notebook():
+            return " · ".join(parts)
+        count_width = 2 * len(f"{progress.trials or progress.done}")
+        room = shutil.get_terminal_size().columns
+        room -= len(self._bar.desc) + count_width + _BAR_CELLS + len(": 100%|| / · ") + 1
+        text = ""
+        for part in parts:
+            longer = f"{text} · {part}" if text else part
+            if len(longer) <= room:
+                text = longer
+        return text
+
+    def _say(self, line: str) -> None:
+        stream = self._stream or sys.stderr
+        if self._bar is None:
+            print(line, file=stream, flush=True)
+        else:
+            self._bar.write(line, file=stream)
+
+
+def _layout(total: int | None, text: str) -> str:
+    # Braces in a metric's name are text, not fields of tqdm's format.
+    text = text.replace("{", "{{").replace("}", "}}")
+    separator = " · " if text else ""
+    if total is None:
+        return "{desc}: {n_fmt} done" + separator + text
+    return "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}" + separator + text
+
+
+def _tqdm() -> Any:
+    """The bar for here: a widget in a notebook that has widgets, else text."""
+    from tqdm import TqdmWarning
+
+    with warnings.catch_warnings():
+        # A notebook without ipywidgets gets the bar in text, which is what the warning says.
+        warnings.simplefilter("ignore", TqdmWarning)
+        from tqdm.auto import tqdm
+
+    class Bar(tqdm):  # type: ignore[type-arg, misc]
+        monitor_interval = 0  # no thread of tqdm's own: the engine's events come often enough
+
+    return Bar
