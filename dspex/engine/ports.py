@@ -6,7 +6,7 @@ Each protocol has its doubles and its conformance suite in `dspex.testing`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias, final
 
@@ -169,8 +169,8 @@ class Log(Protocol):
     accepted: the error is raised again by every later call.
     """
 
-    def load(self) -> list[Record]:
-        """All records, from the first."""
+    def load(self) -> Iterable[Record]:
+        """All records, from the first, appended ones included; a file is read as they are taken."""
 
     def append(self, records: Sequence[Record]) -> None:
         """Add records behind the last.
