@@ -1,0 +1,219 @@
+"""Variables that follow a frozen scipy distribution.
+
+Knows: how to recognise one (by its methods, so scipy is not imported), which of them are a plain
+Float or Int, and how to go through quantile function and cdf for the others.
+Must not know: spaces, columns.
+
+Far tails are cut where float64 can no longer tell their quantiles apart: a continuous
+distribution at the quantiles 2**-53 and 1 - 2**-53, a discrete one at 2**-40 and 1 - 2**-40.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dspex.errors import InvalidSpaceError
+from dspex.space.conditions import Condition
+from dspex.space.ranges import Range, real
+from dspex.space.variables import Float, Int, Variable
+
+__all__ = [
+    "Continuous",
+    "Discrete",
+    "FromDistribution",
+    "from_distribution",
+    "is_distribution",
+    "law_of",
+]
+
+FloatArray = NDArray[np.float64]
+
+_CONTINUOUS_TAIL = 2.0**-53
+_DISCRETE_TAIL = 2.0**-40
+_MOST_VALUES = 2**20
+
+
+def is_distribution(value: Any) -> bool:
+    """Whether this looks like a frozen scipy distribution."""
+    return all(callable(getattr(value, name, None)) for name in ("ppf", "cdf", "support"))
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Continuous:
+    """The unit map of a continuous distribution: its cdf and quantile function."""
+
+    frozen: Any
+    low: float
+    high: float
+
+    def to_unit(self, values: FloatArray) -> FloatArray:
+        """The share of the distribution below each value."""
+        return np.asarray(self.frozen.cdf(values), dtype=np.float64)
+
+    def from_unit(self, unit: FloatArray) -> FloatArray:
+        """The quantiles."""
+        inside = np.clip(unit, _CONTINUOUS_TAIL, 1 - _CONTINUOUS_TAIL)
+        return np.clip(np.asarray(self.frozen.ppf(inside), dtype=np.float64), self.low, self.high)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Discrete:
+    """The unit map of a discrete distribution: each value has a bin as wide as its probability.
+
+    Attributes
+    ----------
+    values : array, shape (k,)
+        The whole numbers that have a probability, ascending.
+    edges : array, shape (k + 1,)
+        The bins' edges in the unit interval, from 0 to 1.
+    """
+
+    values: FloatArray
+    edges: FloatArray
+
+    def to_unit(self, values: FloatArray) -> FloatArray:
+        """The middle of each value's bin."""
+        where = np.minimum(np.searchsorted(self.values, values), len(self.values) - 1)
+        middle = (self.edges[where] + self.edges[where + 1]) / 2
+        return np.where(np.isnan(values), np.nan, middle)
+
+    def from_unit(self, unit: FloatArray) -> FloatArray:
+        """The value in whose bin each number falls."""
+        where = np.searchsorted(self.edges[1:-1], unit, side="right")
+        return np.where(np.isnan(unit), np.nan, self.values[where])
+
+    @property
+    def low(self) -> float:
+        """The least value."""
+        return float(self.values[0])
+
+    @property
+    def high(self) -> float:
+        """The largest value."""
+        return float(self.values[-1])
+
+
+@final
+@dataclass(frozen=True, init=False, repr=False, eq=False)
+class FromDistribution(Variable):
+    """A number that follows a frozen distribution; `from_distribution` makes it."""
+
+    kind: Literal["float", "int"]
+    law: Continuous | Discrete
+    name: str
+    arguments: tuple[Any, ...]
+    conditions: tuple[Condition, ...] = ()
+
+    def __init__(self, kind: Literal["float", "int"], law: Continuous | Discrete, frozen: Any):
+        object.__setattr__(self, "kind", kind)
+        object.__setattr__(self, "law", law)
+        name, arguments = words_of(frozen)
+        object.__setattr__(self, "name", name)
+        object.__setattr__(self, "arguments", arguments)
+
+    @property
+    def range(self) -> Range:
+        """The bounds between which its values lie."""
+        step = 1 if self.kind == "int" else None
+        return Range(self.kind, self.law.low, self.law.high, False, step)
+
+    def accepts(self, value: Any) -> bool:
+        """Whether it is a number that the distribution gives."""
+        number = real(value)
+        if self.range.fault(number) or number is None:
+            return False
+        return not isinstance(self.law, Discrete) or bool(np.isin(number, self.law.values))
+
+    def _words(self) -> str:
+        args, keywords = self.arguments
+        words = [repr(each) for each in args] + [f"{k}={v!r}" for k, v in keywords.items()]
+        return f"{self.name}({', '.join(words)})"
+
+
+def words_of(frozen: Any) -> tuple[str, tuple[list[Any], dict[str, Any]]]:
+    """The name and the arguments that a frozen distribution was made with, plain numbers only."""
+    family = getattr(frozen, "dist", frozen)
+    name = str(getattr(family, "name", None) or type(family).__name__)
+    args = [real(each) for each in getattr(frozen, "args", ())]
+    keywords = {k: real(v) for k, v in getattr(frozen, "kwds", {}).items()}
+    return name, (args, keywords)
+
+
+def from_distribution(frozen: Any) -> Variable:
+    """A variable that follows a frozen scipy distribution.
+
+    ``uniform``, ``loguniform`` and ``randint`` become plain Float and Int.
+
+    Raises
+    ------
+    InvalidSpaceError
+        For one that gives arrays or NaN, or more whole numbers than can be tabulated.
+
+    Examples
+    --------
+    >>> from scipy import stats
+    >>> from_distribution(stats.uniform(1, 4)), from_distribution(stats.randint(1, 4))
+    (Float(1.0, 5.0), Int(1, 3))
+    >>> from_distribution(stats.norm(0, 1)).accepts(2.5)
+    True
+    """
+    name, _ = words_of(frozen)
+    low, high = frozen.support()
+    ends = real(low), real(high)
+    if None in ends or any(math.isnan(float(each)) for each in (low, high)):
+        raise InvalidSpaceError(
+            f"a variable follows a distribution of one number; {name} gives the bounds {low!r} "
+            f"and {high!r}; freeze it with valid, single arguments"
+        )
+    low, high = float(low), float(high)
+    if name == "uniform":
+        return Float(low, high)
+    if name == "randint":
+        return Int(int(low), int(high))
+    if name in ("loguniform", "reciprocal") and low > 0:
+        middle = math.exp((math.log(low) + math.log(high)) / 2)
+        if math.isclose(float(frozen.ppf(0.5)), middle, rel_tol=1e-9):  # it has no loc
+            return Float(low, high, log=True)
+    if callable(getattr(frozen, "pmf", None)):
+        return FromDistribution("int", _tabulated(frozen, name), frozen)
+    low = max(low, float(frozen.ppf(_CONTINUOUS_TAIL)))
+    high = min(high, float(frozen.ppf(1 - _CONTINUOUS_TAIL)))
+    return FromDistribution("float", Continuous(frozen, low, high), frozen)
+
+
+def _tabulated(frozen: Any, name: str) -> Discrete:
+    low, high = (float(frozen.ppf(each)) for each in (_DISCRETE_TAIL, 1 - _DISCRETE_TAIL))
+    if not high - low < _MOST_VALUES:
+        raise InvalidSpaceError(
+            f"a discrete distribution has at most 2**20 likely values; {name} has {low} to "
+            f"{high}; use Int(low, high, log=True)"
+        )
+    values = np.arange(math.floor(low), math.ceil(high) + 1, dtype=np.float64)
+    below = np.asarray(frozen.cdf(values), dtype=np.float64)
+    likely = np.diff(below, prepend=0.0) > _DISCRETE_TAIL / 4
+    if not likely.any() or not math.isclose(
+        float(frozen.pmf(values[likely]).sum()), 1, abs_tol=1e-6
+    ):
+        raise InvalidSpaceError(
+            f"a discrete distribution gives whole numbers; {name} does not; use Choice"
+        )
+    edges = np.concatenate([[0.0], below[likely][:-1], [1.0]])
+    return Discrete(values[likely], edges)
+
+
+def law_of(name: str, args: list[Any], keywords: dict[str, Any]) -> Continuous | Discrete | None:
+    """The unit map of a described scipy distribution; None for one that scipy does not know."""
+    from scipy import stats
+
+    family = getattr(stats, name, None)
+    if not callable(family):
+        return None
+    variable = from_distribution(family(*args, **keywords))
+    return variable.law if isinstance(variable, FromDistribution) else None
