@@ -14,7 +14,7 @@ from dspex.study.records import Record, decode, encode
 
 __all__ = ["MemoryLog"]
 
-PACK = 1_024
+PACK = 128
 """Records that are kept as objects before they are packed."""
 
 
