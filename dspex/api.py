@@ -22,7 +22,7 @@ from dspex.cluster import (
     parse_seconds,
 )
 from dspex.engine import REPRODUCIBLE_K, Engine, Settings, block_size
-from dspex.engine.ports import Executor, Job, Notice, Observer, StudyEvent, StudyStarted
+from dspex.engine.ports import Executor, Job, Notice, Observer, StudyStarted
 from dspex.errors import AllTrialsFailedError, InvalidArgumentError
 from dspex.execution.audience import Audience
 from dspex.execution.driver import Driver
@@ -36,6 +36,7 @@ from dspex.storage import resolve_storage
 from dspex.strategies import Strategy, make
 
 __all__ = ["optimize"]
+
 
 def optimize(
     program: Any,
@@ -273,9 +274,7 @@ def optimize(
                     head=opened.head,
                 )
             )
-            engine = Engine(
-                state, settings, initial=rows, initial_by=proposed_by, by=chosen.name
-            )
+            engine = Engine(state, settings, initial=rows, initial_by=proposed_by, by=chosen.name)
             driver = Driver(
                 engine,
                 executor,

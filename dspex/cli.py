@@ -40,7 +40,7 @@ class _Commands(click.Group):
 @click.group(cls=_Commands, context_settings=DETAILS)
 @click.version_option(__version__, prog_name="dspex")
 def main() -> None:
-    """Improve machine-learning programs in parallel, on a laptop or a Dask cluster.
+    r"""Improve machine-learning programs in parallel, on a laptop or a Dask cluster.
 
     \b
     Start here:
@@ -81,7 +81,7 @@ def demo(trials: int, workers: int | None, seed: int, output: Path) -> None:
 @click.option("--study", help="The study's name in the store; NAME unless the file says another.")
 @click.option("--seed", type=int, help="Makes the study reproducible.")
 def optimize(declaration: str, **given: Any) -> None:
-    """Run a study that a Python file declares.
+    r"""Run a study that a Python file declares.
 
     NAME is a dict of the arguments of dspex.optimize, `program` among them:
 
@@ -118,10 +118,15 @@ def studies(store: str) -> None:
     if not found:
         click.echo("no studies")
     rows = [
-        (each.name, str(each.trials), each.strategy, each.stop_reason or "not ended")
+        (
+            each.name,
+            str(each.trials),
+            each.head["strategy"]["name"],
+            each.running or each.stop_reason or "broken off",
+        )
         for each in found
     ]
-    for line in _table(("study", "trials", "strategy", "ended by"), rows) if rows else ():
+    for line in _table(("study", "trials", "strategy", "state"), rows) if rows else ():
         click.echo(line)
 
 
@@ -138,7 +143,7 @@ def show(store: str, study: str, most: int, check: bool) -> None:
     """
     from dspex.results import load
     from dspex.results.verify import verify
-    from dspex.storage import read_records
+    from dspex.storage import read_records, study_info
 
     result = load(store, study)
     click.echo(str(result))
@@ -158,7 +163,7 @@ def show(store: str, study: str, most: int, check: bool) -> None:
     for line in _table(("trial", "score", "took", "params"), rows):
         click.echo(line)
     if check:
-        verification = verify(read_records(store, study))
+        verification = verify(study_info(store, study).head, read_records(store, study))
         if verification.not_derivable:
             raise click.ClickException(verification.not_derivable)
         click.echo(f"\n{verification.derived} suggestions derived again from the log")

@@ -271,9 +271,7 @@ class Engine:
 
     # --- trials in flight ------------------------------------------------------------------
 
-    def _admit(
-        self, rows: NDArray[np.float64], by: Sequence[str], told: int
-    ) -> list[Command]:
+    def _admit(self, rows: NDArray[np.float64], by: Sequence[str], told: int) -> list[Command]:
         """New trials: into the state, the log, and out to the executor."""
         if not len(rows):
             return []
@@ -379,7 +377,9 @@ class Engine:
     def _give_up(self, number: int) -> list[Command]:
         if self._judge.failed_here < FIRST_FAILURES:
             return []
-        return self._abort(self._all_failed(f"the first {FIRST_FAILURES} trials all failed", number))
+        return self._abort(
+            self._all_failed(f"the first {FIRST_FAILURES} trials all failed", number)
+        )
 
     def _all_failed(self, rule: str, number: int) -> AllTrialsFailedError:
         error = self.state.error_of(number)

@@ -105,7 +105,7 @@ class Lost:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CapacityChanged:
-    """Workers joined or left: how many workers there are, and how many evaluations they run at once."""
+    """Workers joined or left: how many there are now, and how many evaluations they run at once."""
 
     workers: int
     slots: int

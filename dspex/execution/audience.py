@@ -41,6 +41,7 @@ class Audience:
         return bool(self._observers)
 
     def __call__(self, event: StudyEvent) -> None:
+        """Pass one event on."""
         for observer in self._observers:
             try:
                 observer(event)

@@ -155,9 +155,7 @@ class Driver:
             raise self._error
         now = time.monotonic()
         self._audience(StudyEnded(reason=reason, progress=self._progress(now)))
-        return Session(
-            reason=reason, wall_time=now - self._started, busy=self._meter.share(now)
-        )
+        return Session(reason=reason, wall_time=now - self._started, busy=self._meter.share(now))
 
     # --- one turn of the loop --------------------------------------------------------------
 

@@ -13,7 +13,7 @@ import json
 import platform
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal, final
@@ -93,12 +93,6 @@ def circumstances() -> dict[str, Any]:
     return {"versions": versions, "machine": f"{platform.system()} {platform.machine()}"}
 
 
-def recorded_head(records: list[Record]) -> Mapping[str, Any] | None:
-    """The head that the log's last session left, or None for a new study."""
-    heads = [record.head for record in records if isinstance(record, Opened)]
-    return heads[-1] if heads else None
-
-
 def open_study(
     storage: str | None,
     study: str | None,
@@ -130,31 +124,31 @@ def open_study(
         From the storage room.
     """
     if resume not in ("auto", "never", "must", "force"):
-        raise InvalidArgumentError(
-            f'resume is "auto", "never", "must" or "force"; got {resume!r}'
-        )
+        raise InvalidArgumentError(f'resume is "auto", "never", "must" or "force"; got {resume!r}')
     log = open_log(storage, study)
     try:
-        records = list(log.load())
-        recorded = recorded_head(records)
-        if recorded is None and resume == "must":
+        state = StudyState(space, goal, folds=head["folds"], reproducible=head["reproducible"])
+        misfit = _replay(state, log.load())
+        recorded = state.head
+        if not recorded and resume == "must":
             raise StudyNotFoundError(
                 f'resume="must", but there is no study {study!r} in {storage}; '
                 'check the name with `dspex studies`, or pass resume="auto"'
             )
-        if recorded is not None and resume == "never":
+        if recorded and resume == "never":
             raise StudyExistsError(
                 f'resume="never", but the study {study!r} is in {storage}; choose another name, '
                 "or delete it with dspex.delete_study"
             )
-        if recorded is None:
-            in_force = {**head, "seed": fresh_seed() if head["seed"] is None else head["seed"]}
-        else:
+        if recorded:
             in_force = _reconcile(recorded, head, study=study, force=resume == "force")
-        state = StudyState(
-            space, goal, folds=in_force["folds"], reproducible=in_force["reproducible"]
-        )
-        _replay(state, records, study)
+        else:
+            in_force = {**head, "seed": fresh_seed() if head["seed"] is None else head["seed"]}
+        if misfit is not None:
+            raise StudyMismatchError(
+                f"the study {study!r} has trials that do not lie in this space ({misfit}); "
+                "give the study another name"
+            ) from misfit
         opened = Opened(head=in_force, time=time.time())
         state.apply(opened)
         log.append([opened])
@@ -164,19 +158,25 @@ def open_study(
     return OpenedStudy(log, state, in_force)
 
 
-def restore(records: list[Record]) -> StudyState:
+def restore(head: Mapping[str, Any], records: Iterable[Record]) -> StudyState:
     """The state that a log holds, for reading only: no program, no objects, only labels.
+
+    Parameters
+    ----------
+    head : mapping
+        As the last session left it.
+    records : iterable of Record
+        A whole log.
 
     Examples
     --------
-    >>> restore([])
-    Traceback (most recent call last):
-        ...
-    dspex.errors.StudyNotFoundError: the log holds no study; was it ever started?
+    >>> from dspex.space import Float, Space
+    >>> goal = Goal.of("minimize").describe()
+    >>> space = Space({"x": Float(0, 1)}).describe()
+    >>> head = {"space": space, "goal": goal, "folds": 1, "reproducible": False}
+    >>> restore(head, [Opened(head=head, time=0.0)])
+    <StudyState 0/0 trials ended, 0 failed>
     """
-    head = recorded_head(records)
-    if head is None:
-        raise StudyNotFoundError("the log holds no study; was it ever started?")
     state = StudyState(
         Space.from_description(head["space"]),
         Goal.from_description(head["goal"]),
@@ -187,14 +187,13 @@ def restore(records: list[Record]) -> StudyState:
     return state
 
 
-def _replay(state: StudyState, records: list[Record], study: str | None) -> None:
+def _replay(state: StudyState, records: Iterable[Record]) -> Exception | None:
+    """Replay a log; where its trials do not fit, the head tells better why."""
     try:
         state.replay(records)
-    except (InvalidParamsError, KeyError) as error:
-        raise StudyMismatchError(
-            f"the study {study!r} has trials that do not lie in this space ({error}); "
-            "give the study another name"
-        ) from error
+    except (InvalidParamsError, KeyError, IndexError) as error:
+        return error
+    return None
 
 
 def _reconcile(
@@ -208,8 +207,7 @@ def _reconcile(
     different = [name for name in IDENTITY if given.get(name) != recorded.get(name)]
     if different and not force:
         details = "; ".join(
-            f"{name}: recorded {_short(recorded.get(name), given.get(name))}"
-            for name in different
+            f"{name}: recorded {_short(recorded.get(name), given.get(name))}" for name in different
         )
         raise StudyMismatchError(
             f"the study {study!r} is another one: {details}. Give the study another name, call "

@@ -18,7 +18,7 @@ from dspex.monitoring.report import StudySummary, write_report
 from dspex.monitoring.tables import result_html, result_text, trials_dataframe
 from dspex.results.opening import restore
 from dspex.space import Space
-from dspex.storage import read_records
+from dspex.storage import read_records, study_info
 from dspex.study.goal import Goal
 from dspex.study.state import StudyState
 from dspex.study.trial import Trial
@@ -294,7 +294,7 @@ def load(storage: str, study: str) -> OptimizationResult:
     >>> dspex.load(store, "tiny").best_params
     {'x': 2}
     """
-    state = restore(list(read_records(storage, study)))
+    state = restore(study_info(storage, study).head, read_records(storage, study))
     times = [trial for trial in TrialSequence(state) if trial.started is not None]
     wall_time = (
         max(t.finished or t.started or 0.0 for t in times) - min(t.started or 0.0 for t in times)
@@ -306,6 +306,4 @@ def load(storage: str, study: str) -> OptimizationResult:
         wall_time=wall_time,
         busy=float("nan"),
     )
-    return OptimizationResult(
-        state, ending, best_program=_NOT_LOADED, study=study, storage=storage
-    )
+    return OptimizationResult(state, ending, best_program=_NOT_LOADED, study=study, storage=storage)

@@ -196,8 +196,7 @@ class Study:
             missing = self.goal.missing({**outcome.constraints, **outcome.scores})
             if missing:
                 raise InvalidArgumentError(
-                    f"the study needs {', '.join(map(repr, missing))}; "
-                    f"got {sorted(outcome.scores)}"
+                    f"the study needs {', '.join(map(repr, missing))}; got {sorted(outcome.scores)}"
                 )
             if outcome.is_finite:
                 return Measured(**where, steps=(outcome,))

@@ -12,7 +12,6 @@ from typing import Any, final
 
 import numpy as np
 
-from dspex.results.opening import restore
 from dspex.space import Space
 from dspex.strategies import make
 from dspex.strategies.base import Strategy
@@ -43,11 +42,13 @@ class Verification:
     not_derivable: str = ""
 
 
-def verify(records: Iterable[Record]) -> Verification:
+def verify(head: Mapping[str, Any], records: Iterable[Record]) -> Verification:
     """Ask the recorded strategy again for every trial, and compare.
 
     Parameters
     ----------
+    head : mapping
+        As the last session left it.
     records : iterable of Record
         A whole log.
 
@@ -55,19 +56,12 @@ def verify(records: Iterable[Record]) -> Verification:
     -------
     Verification
 
-    Raises
-    ------
-    StudyNotFoundError
-        Where the log holds no study.
-
     Examples
     --------
     >>> from dspex.results.verify import Verification
     >>> Verification(derived=3).different
     ()
     """
-    records = list(records)
-    head = restore(records).head
     space = Space.from_description(head["space"])
     hindrance = _hindrance(head, space)
     if hindrance:

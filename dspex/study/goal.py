@@ -6,7 +6,7 @@ Inside dspex every objective is *minimised* (a loss); users see scores with thei
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, final
 
@@ -21,7 +21,7 @@ __all__ = ["Constraint", "Direction", "Goal", "Objective"]
 Direction = Literal["maximize", "minimize"]
 
 # {operator: how far a value is on the wrong side of the bound, <= 0 where it is met}
-_EXCESS = {
+_EXCESS: dict[str, Callable[[float, float], float]] = {
     "le": lambda value, bound: value - bound,
     "ge": lambda value, bound: bound - value,
 }
@@ -120,8 +120,8 @@ class Goal:
 
     def missing(self, measured: Mapping[str, float]) -> tuple[str, ...]:
         """The names that the goal needs and `measured` lacks."""
-        needed = [*self.objectives, *self.constraints]
-        return tuple(each.name for each in needed if each.name not in measured)
+        needed = [each.name for each in self.objectives] + [each.name for each in self.constraints]
+        return tuple(name for name in needed if name not in measured)
 
     def describe(self) -> dict[str, Any]:
         """The goal as JSON, for the head of a log."""

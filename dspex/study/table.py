@@ -1,7 +1,7 @@
 """The columns of a study: one row per trial, in numpy arrays that grow by doubling.
 
 Knows: rows, losses, states and times by trial number. Must not know: records, events, strategies.
-About 150 bytes a trial (and 8 per fold and objective); what only some trials have (errors, words, extra
+About 150 bytes a trial, and 8 per fold and objective; what only some trials have (errors, extra
 scores, steps along the way) lies in dictionaries by number.
 
 Notation: n trials, d columns of the space, o objectives, f folds.
@@ -118,7 +118,7 @@ class CompletedTrials:
     @cached_property
     def finite(self) -> NDArray[np.bool_]:
         """Which of them have losses, shape (m,)."""
-        return np.isfinite(self.losses).all(axis=1)
+        return np.asarray(np.isfinite(self.losses).all(axis=1))
 
     def since(self, start: int) -> CompletedTrials:
         """Those from position ``start`` on."""

@@ -2,6 +2,7 @@
 
 import json
 import math
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,14 @@ from dspex.study.measurement import Measurement
 from dspex.study.records import Asked, Failed, Measured, Opened, Record, Stopped, decode, encode
 from dspex.study.trial import ErrorInfo, TrialState
 
-WHERE = {"trial": 3, "fold": 1, "attempt": 2, "worker": "tcp://w", "started": 1.5, "seconds": 0.1}
+WHERE: dict[str, Any] = {
+    "trial": 3,
+    "fold": 1,
+    "attempt": 2,
+    "worker": "tcp://w",
+    "started": 1.5,
+    "seconds": 0.1,
+}
 RECORDS: list[Record] = [
     Opened(head={"seed": 2**62, "space": {"x": [1, 2]}}, time=0.1),
     Asked(first=0, told=0, by=["tpe"], params=[{"x": 0.1 + 0.2, "kind": None, "b": True}]),

@@ -12,7 +12,7 @@ import pytest
 from dspex.space import Float, Space
 from dspex.study.goal import Goal
 from dspex.study.measurement import Measurement
-from dspex.study.records import Asked, Failed, Measured
+from dspex.study.records import Asked, Failed, Measured, Record
 from dspex.study.state import StudyState
 from dspex.study.trial import ErrorInfo, TrialState
 
@@ -26,7 +26,12 @@ def asked(count: int, first: int = 0) -> Asked:
 
 def measured(trial: int, value: Any, *, fold: int = 0, **fields: Any) -> Measured:
     steps = value if isinstance(value, tuple) else (Measurement(value),)
-    where = {"attempt": 0, "worker": "w", "started": 10.0 + fold, "seconds": 2.0} | fields
+    where: dict[str, Any] = {
+        "attempt": 0,
+        "worker": "w",
+        "started": 10.0 + fold,
+        "seconds": 2.0,
+    } | fields
     return Measured(trial=trial, fold=fold, steps=steps, **where)
 
 
@@ -125,7 +130,7 @@ def test_times_span_all_evaluations() -> None:
 
 
 def test_completed_trials_are_told_in_log_order_or_by_number() -> None:
-    records = [asked(3), measured(2, 2.0), failed(0), measured(1, 1.0)]
+    records: list[Record] = [asked(3), measured(2, 2.0), failed(0), measured(1, 1.0)]
     arrival = StudyState(SPACE, Goal.of("maximize"))
     arrival.replay(records)
     told = arrival.completed(2)
