@@ -123,9 +123,7 @@ class SimulatedCluster:
             now, _, evaluation, late = heapq.heappop(running)
             if not late and rng.random() < self.double_rate:
                 ticket += 1
-                heapq.heappush(
-                    running, (now + 3 * self.seconds(rng), ticket, evaluation, True)
-                )
+                heapq.heappush(running, (now + 3 * self.seconds(rng), ticket, evaluation, True))
             commands += engine.handle(self._outcome(evaluation, now, rng))
         self.busy = spent / (self.slots * now) if now else 0.0
 
@@ -144,7 +142,5 @@ class SimulatedCluster:
             value = self.score(evaluation.params, evaluation.trial, evaluation.fold)
         except Exception as error:
             info = ErrorInfo(type(error).__name__, str(error))
-            return Failed(
-                **where, state=TrialState.FAILED, error=info, started=now, seconds=0.0
-            )
+            return Failed(**where, state=TrialState.FAILED, error=info, started=now, seconds=0.0)
         return Measured(**where, steps=(as_measurement(value),), started=now, seconds=0.0)
