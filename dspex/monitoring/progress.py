@@ -268,7 +268,7 @@ def _tqdm() -> Any:
         warnings.simplefilter("ignore", TqdmWarning)
         from tqdm.auto import tqdm
 
-    class Bar(tqdm):  # type: ignore[type-arg, misc]
+    class Bar(tqdm):  # type: ignore[type-arg]
         monitor_interval = 0  # no thread of tqdm's own: the engine's events come often enough
 
     return Bar

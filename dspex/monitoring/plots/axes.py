@@ -1,0 +1,140 @@
+"""A variable as an axis: its numbers or its labels, its scale, its ticks.
+
+Knows: leaves of a space. Must not know: which picture is drawn.
+Labels lie at whole numbers; points on them are spread a little, the same way every time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import final
+
+import numpy as np
+from bokeh.models import FixedTicker, Range1d
+from bokeh.plotting import figure
+from numpy.typing import NDArray
+
+from dspex.errors import InvalidArgumentError
+from dspex.monitoring.wording import number, plain_value
+from dspex.space import Leaf, Space
+
+__all__ = ["VariableAxis", "chosen_leaves"]
+
+FloatArray = NDArray[np.float64]
+
+_SPREAD = 0.5  # of the distance between two labels
+_LABEL_WIDTH = 18
+
+
+def chosen_leaves(
+    space: Space, params: Iterable[str] | None, ranking: Sequence[str], limit: int
+) -> list[Leaf]:
+    """The variables to draw: those named, or the ``limit`` most important in the space's order.
+
+    Raises
+    ------
+    InvalidArgumentError
+        Where the space has no variable of a name.
+    """
+    by_name = {leaf.name: leaf for leaf in space.leaves}
+    if params is None:
+        kept = set(ranking[:limit])
+        return [leaf for leaf in space.leaves if leaf.name in kept]
+    names = [params] if isinstance(params, str) else list(params)
+    unknown = [name for name in names if name not in by_name]
+    if unknown or not names:
+        raise InvalidArgumentError(
+            f"params are names of the study's variables ({', '.join(by_name)}); got {names!r}"
+        )
+    return [by_name[name] for name in names]
+
+
+@final
+class VariableAxis:
+    """How one variable lies on an axis.
+
+    Parameters
+    ----------
+    leaf : Leaf
+    column : array, shape (n,)
+        Its raw values, NaN where inactive.
+    """
+
+    def __init__(self, leaf: Leaf, column: FloatArray) -> None:
+        self.leaf = leaf
+        self.column = column
+        self.is_choice = leaf.kind == "choice"
+
+    @property
+    def scale(self) -> str:
+        """Bokeh's word for it: "log" or "linear"."""
+        return "log" if not self.is_choice and self.leaf.log else "linear"
+
+    def positions(self, numbers: NDArray[np.int64]) -> FloatArray:
+        """Where the points of these trials lie, shape (n,)."""
+        if not self.is_choice:
+            return self.column
+        golden = (5**0.5 - 1) / 2
+        return self.column + _SPREAD * ((numbers * golden) % 1.0 - 0.5)
+
+    def unit(self) -> FloatArray:
+        """Positions from 0 to 1, shape (n,)."""
+        low, high = self._bounds()
+        column = self.column
+        if self.scale == "log":
+            low, high, column = math.log(low), math.log(high), np.log(column)
+        return np.asarray((column - low) / (high - low)) if high > low else column * 0 + 0.5
+
+    def ticks(self) -> list[tuple[float, str]]:
+        """A few places from 0 to 1 with what stands there."""
+        if self.is_choice:
+            labels = self._labels()
+            last = max(len(labels) - 1, 1)
+            stride = max(1, math.ceil(len(labels) / 12))
+            return [
+                (i / last if len(labels) > 1 else 0.5, label)
+                for i, label in list(enumerate(labels))[::stride]
+            ]
+        low, high = self._bounds()
+        middle = math.sqrt(low * high) if self.scale == "log" else (low + high) / 2
+        if self.leaf.kind == "int" and (middle != int(middle) or not low < middle < high):
+            return [(0.0, number(low)), (1.0, number(high))]
+        return [(0.0, _short(low)), (0.5, _short(middle)), (1.0, _short(high))]
+
+    def dress(self, plot: figure) -> None:
+        """Give the figure's x axis its range and labels."""
+        if self.is_choice:
+            labels = self._labels()
+            plot.x_range = Range1d(-0.5, len(labels) - 0.5)
+            stride = max(1, math.ceil(len(labels) / 12))
+            shown = list(range(0, len(labels), stride))
+            plot.xaxis.ticker = FixedTicker(ticks=shown)
+            plot.xaxis.major_label_overrides = {i: labels[i] for i in shown}
+            plot.xgrid.grid_line_color = None
+            if sum(len(labels[i]) for i in shown) > 36:
+                plot.xaxis.major_label_orientation = 0.6
+            return
+        low, high = self._bounds()
+        if self.scale == "log":
+            factor = (high / low) ** 0.04
+            plot.x_range = Range1d(low / factor, high * factor)
+        else:
+            pad = 0.04 * (high - low) or 0.5
+            plot.x_range = Range1d(low - pad, high + pad)
+
+    def _bounds(self) -> tuple[float, float]:
+        if self.is_choice:
+            return 0.0, float(len(self.leaf.labels) - 1)
+        return float(self.leaf.low), float(self.leaf.high)
+
+    def _labels(self) -> list[str]:
+        return [_clipped(plain_value(label)) for label in self.leaf.labels]
+
+
+def _short(value: float) -> str:
+    return number(float(f"{value:.3g}"))
+
+
+def _clipped(label: str) -> str:
+    return label if len(label) <= _LABEL_WIDTH else label[: _LABEL_WIDTH - 1] + "…"

@@ -1,0 +1,226 @@
+"""How every picture looks: colours, figures, axes, and what is drawn of very many trials.
+
+Knows: Bokeh's figures. Must not know: which picture is drawn.
+The colours are those of Okabe and Ito (2008), which people with any kind of colour vision tell
+apart; text and grid are greys that are readable on white and on black, because the background is
+left to the page. States differ in their markers, too.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from bokeh.io import output_notebook, show
+from bokeh.models import BasicTickFormatter, HoverTool, Label, Model, Range1d
+from bokeh.plotting import figure
+from bokeh.resources import INLINE
+from numpy.typing import NDArray
+
+from dspex.space import Leaf
+from dspex.study.trial import TrialState
+
+__all__ = [
+    "BEST",
+    "COLOURS",
+    "MAX_POINTS",
+    "NEUTRAL",
+    "POINT",
+    "displayed",
+    "empty",
+    "hover",
+    "new_figure",
+    "point_alpha",
+    "robust_range",
+    "scale_of",
+    "thinned",
+    "wants_log",
+]
+
+FloatArray = NDArray[np.float64]
+IndexArray = NDArray[np.intp]
+
+POINT = "#0072B2"
+BEST = "#009E73"
+NEUTRAL = "#7a828c"
+
+# {state: colour}
+COLOURS = {
+    TrialState.COMPLETED: "#0072B2",
+    TrialState.PRUNED: "#CC79A7",
+    TrialState.FAILED: "#D55E00",
+    TrialState.TIMED_OUT: "#E69F00",
+    TrialState.RUNNING: "#56B4E9",
+    TrialState.WAITING: "#999999",
+    TrialState.PAUSED: "#999999",
+}
+
+MAX_POINTS = 2000
+"""More trials than this are thinned, or merged where a picture allows it."""
+
+_FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+_TOOLS = "pan,box_zoom,wheel_zoom,save,reset"
+
+
+def new_figure(title: str, **options: Any) -> figure:
+    """An empty figure of the house."""
+    defaults: dict[str, Any] = {
+        "height": 340,
+        "sizing_mode": "stretch_width",
+        "min_width": 260,
+        "tools": _TOOLS,
+        "active_drag": "box_zoom",
+        "toolbar_location": "above",
+    }
+    plot = figure(title=title, **{**defaults, **options})
+    plot.toolbar.autohide = True
+    plot.toolbar.logo = None
+    plot.background_fill_alpha = 0.0
+    plot.border_fill_alpha = 0.0
+    plot.outline_line_color = None
+    plot.title.text_font = _FONT
+    plot.title.text_font_size = "14px"
+    plot.title.text_font_style = "bold"
+    plot.title.text_color = NEUTRAL
+    for axis in plot.axis:
+        axis.axis_line_color = NEUTRAL
+        axis.axis_line_alpha = 0.6
+        axis.major_tick_line_color = NEUTRAL
+        axis.major_tick_line_alpha = 0.6
+        axis.major_tick_in = 0
+        axis.minor_tick_line_color = None
+        axis.major_label_text_color = NEUTRAL
+        axis.major_label_text_font = _FONT
+        axis.major_label_text_font_size = "12px"
+        axis.axis_label_text_color = NEUTRAL
+        axis.axis_label_text_font = _FONT
+        axis.axis_label_text_font_style = "normal"
+        axis.axis_label_text_font_size = "12px"
+        if isinstance(axis.formatter, BasicTickFormatter):
+            axis.formatter.use_scientific = True
+            axis.formatter.power_limit_high = 6
+            axis.formatter.power_limit_low = -4
+    for grid in plot.grid:
+        grid.grid_line_color = NEUTRAL
+        grid.grid_line_alpha = 0.18
+    return plot
+
+
+def style_legend(plot: figure, *, place: str = "above") -> None:
+    """Lay the legend over the plot, small and without a box."""
+    legend = plot.legend[0] if plot.legend else None
+    if legend is None:
+        return
+    plot.add_layout(legend, place)
+    legend.orientation = "horizontal"
+    legend.border_line_color = None
+    legend.background_fill_alpha = 0.0
+    legend.label_text_color = NEUTRAL
+    legend.label_text_font = _FONT
+    legend.label_text_font_size = "12px"
+    legend.padding = 0
+    legend.margin = 4
+    legend.spacing = 14
+    legend.click_policy = "hide"
+
+
+def empty(title: str, message: str) -> figure:
+    """A figure that says why there is nothing to see."""
+    plot = new_figure(title, height=200, x_range=Range1d(0, 1), y_range=Range1d(0, 1))
+    plot.axis.visible = False
+    plot.grid.visible = False
+    plot.toolbar_location = None
+    plot.add_layout(
+        Label(
+            x=0.5,
+            y=0.5,
+            text=message,
+            text_align="center",
+            text_baseline="middle",
+            text_color=NEUTRAL,
+            text_font=_FONT,
+            text_font_size="15px",
+        )
+    )
+    return plot
+
+
+def hover(plot: figure, tooltips: Sequence[tuple[str, str]], renderers: Any, **more: Any) -> None:
+    """Show a small table beside the pointer; what users wrote is escaped by Bokeh."""
+    plot.add_tools(HoverTool(tooltips=list(tooltips), renderers=renderers, **more))
+
+
+def displayed(plot: Any) -> Any:
+    """The same plot, which a notebook shows as a picture when it ends a cell."""
+    if "IPython" in sys.modules and isinstance(plot, Model):
+        plot._ipython_display_ = lambda: _show_in_notebook(plot)
+    return plot
+
+
+def _show_in_notebook(plot: Any) -> None:
+    # Inline, because a cluster's notebooks often have no way out to a network.
+    output_notebook(INLINE, hide_banner=True)
+    show(plot)
+
+
+def wants_log(values: FloatArray) -> bool:
+    """Whether positive numbers span more than three orders of magnitude."""
+    return bool(len(values) and values.min() > 0 and values.max() / values.min() > 1000)
+
+
+def scale_of(leaf: Leaf) -> str:
+    """Bokeh's word for a variable's axis."""
+    return "log" if leaf.kind != "choice" and leaf.log else "linear"
+
+
+def robust_range(values: FloatArray, keep: float | None = None) -> tuple[float, float]:
+    """A range for an axis that a few wild scores do not flatten.
+
+    Parameters
+    ----------
+    values : array, shape (n,), n > 0
+    keep : float, optional
+        The best score, which is always inside.
+
+    Examples
+    --------
+    >>> low, high = robust_range(np.array([-1e9, *np.linspace(0.0, 1.0, 99)]))
+    >>> -2 < low < high <= 1
+    True
+    """
+    q05, q95 = np.quantile(values, [0.05, 0.95])
+    reach = 1.5 * (q95 - q05)
+    low, high = max(values.min(), q05 - reach), min(values.max(), q95 + reach)
+    if keep is not None:
+        low, high = min(low, keep), max(high, keep)
+    if low == high:
+        pad = abs(low) * 0.1 or 1.0
+        low, high = low - pad, high + pad
+    return float(low), float(high)
+
+
+def thinned(positions: IndexArray, limit: int = MAX_POINTS) -> IndexArray:
+    """At most ``limit`` of the positions, evenly, with the first and the last.
+
+    Examples
+    --------
+    >>> [int(each) for each in thinned(np.arange(10), limit=4)]
+    [0, 3, 6, 9]
+    """
+    if len(positions) <= limit:
+        return positions
+    return positions[np.linspace(0, len(positions) - 1, limit).round().astype(np.intp)]
+
+
+def point_alpha(n: int) -> float:
+    """How opaque points are, so that many of them still show where they are dense.
+
+    Examples
+    --------
+    >>> point_alpha(50), round(point_alpha(2000), 2)
+    (0.85, 0.22)
+    """
+    return max(0.2, min(0.85, 0.85 * math.sqrt(140 / max(n, 1))))
