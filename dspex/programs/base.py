@@ -36,7 +36,7 @@ class RunningTrial:
     Examples
     --------
     >>> trial = RunningTrial(number=3, fold=0, params={"x": 1}, root_seed=7)
-    >>> trial.rng.integers(100) == RunningTrial(3, 0, {"x": 1}, 7).rng.integers(100)
+    >>> bool(trial.rng.integers(100) == RunningTrial(3, 0, {"x": 1}, 7).rng.integers(100))
     True
     >>> trial.report(0.5)
     >>> trial.reported[0].score
