@@ -91,7 +91,7 @@ def evaluate(
     >>> outcome.steps[-1].score
     0.25
     >>> evaluate(Square(), space, Evaluation(0, 0, 0, {}), seed=1, worker="w").error.kind
-    'InvalidParamsError'
+    'KeyError'
     """
     started = time.time()
     clock = time.perf_counter()

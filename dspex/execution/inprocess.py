@@ -17,15 +17,17 @@ import random
 import tempfile
 import threading
 import time
-from collections.abc import Collection, Sequence
-from typing import Any, TypeAlias, final
+from collections.abc import Collection, Iterator, Sequence
+from typing import TypeAlias, final
 
 import numpy as np
 
 from dspex.engine.ports import CapacityChanged, Evaluation, Job, Notice, Outcome
+from dspex.errors import ProgramLoadError
 from dspex.execution.evaluation import evaluate
 from dspex.execution.payload import Payload
 from dspex.execution.pool import EvaluatorPool
+from dspex.study.records import Failed, Measured
 
 __all__ = ["InProcessExecutor"]
 
@@ -34,7 +36,7 @@ WORKER = "in-process"
 
 # How long one poll evaluates: short enough to see Ctrl-C and progress, long enough for a batch.
 _SLICE = 0.05
-_CHUNK = 16
+_LARGEST_CHUNK = 64
 
 _Queued: TypeAlias = tuple[int, int, int, Evaluation]
 
@@ -72,38 +74,54 @@ class InProcessExecutor:
         self._job: Job | None = None
         self._queue: list[_Queued] = []
         self._outcomes: list[Outcome] = []
-        self._children: _ChildThread | None = None
+        self._child: _ChildThread | None = None
+        # Not before it is known that no child is needed: data in the program would travel twice.
+        self._is_prepared = False
         self._restore = contextlib.ExitStack()
 
     @property
     def runs_here(self) -> bool:
         """Whether evaluations run in the thread that polls."""
-        return self._children is None
+        return self._child is None
 
     def open(self, job: Job) -> CapacityChanged:
-        """Take the job; nothing is copied unless it has a memory limit."""
+        """Take the job.
+
+        Raises
+        ------
+        NotPicklableError
+            Where a memory limit asks for a child, and the program or the data cannot travel.
+        """
         self._job = job
         if job.memory_limit is not None:
-            self._start_children()
-        else:
-            self._restore.enter_context(_as_a_worker())
-            job.program.prepare(job.data)
+            self._start_child([])
         return CapacityChanged(workers=1, slots=1)
 
     def submit(self, evaluations: Sequence[Evaluation]) -> None:
-        """Queue evaluations; the first with a time limit moves all to a child."""
-        if self._children is None and any(e.seconds_left is not None for e in evaluations):
-            self._start_children()
-        if self._children is not None:
-            self._children.submit(evaluations)
+        """Queue evaluations; the first with a time limit moves all to a child.
+
+        Raises
+        ------
+        NotPicklableError
+            Where a time limit asks for a child, and the program or the data cannot travel.
+        ProgramLoadError
+            Where the program refuses its data.
+        """
+        if self._child is not None:
+            self._child.submit(evaluations)
             return
+        if any(each.seconds_left is not None for each in evaluations):
+            self._start_child(evaluations)
+            return
+        if not self._is_prepared:
+            self._prepare()
         for each in evaluations:
             heapq.heappush(self._queue, (each.trial, each.fold, each.attempt, each))
 
     def cancel(self, trials: Collection[int]) -> None:
         """Forget these trials; one that runs in a child is ended."""
-        if self._children is not None:
-            self._children.cancel(trials)
+        if self._child is not None:
+            self._child.cancel(trials)
             return
         self._queue = [each for each in self._queue if each[0] not in trials]
         heapq.heapify(self._queue)
@@ -114,8 +132,8 @@ class InProcessExecutor:
         An interrupt loses nothing: outcomes come with the next poll, and the evaluation that was
         interrupted stays queued.
         """
-        if self._children is not None:
-            return [*self._children.poll(timeout)]
+        if self._child is not None:
+            return [*self._child.poll(timeout)]
         if not self._queue:
             # Nothing can happen here on its own; a caller that loops must not spin.
             time.sleep(timeout)
@@ -132,8 +150,9 @@ class InProcessExecutor:
                 retry_on=job.retry_on,
                 worker=WORKER,
             )
-            self._outcomes.append(outcome)
+            # In this order an interrupt in between loses an outcome, and never doubles one.
             heapq.heappop(self._queue)
+            self._outcomes.append(outcome)
             if time.monotonic() >= end:
                 break
         outcomes, self._outcomes = self._outcomes, []
@@ -142,19 +161,31 @@ class InProcessExecutor:
     def close(self) -> None:
         """Drop what is queued, end the child, put this process back as it was."""
         self._queue.clear()
-        if self._children is not None:
-            self._children.close()
+        if self._child is not None:
+            self._child.close()
         self._restore.close()
 
-    def _start_children(self) -> None:
+    def _prepare(self) -> None:
         assert self._job is not None, "opened before anything is submitted"
-        self._children = _ChildThread(Payload.of(self._job))
+        self._restore.enter_context(_as_a_worker())
+        try:
+            self._job.program.prepare(self._job.data)
+        except Exception as error:
+            raise ProgramLoadError(
+                f"a program takes its data before it is evaluated; it raised "
+                f"{type(error).__name__}: {error}; see its own traceback above"
+            ) from error
+        self._is_prepared = True
+
+    def _start_child(self, evaluations: Sequence[Evaluation]) -> None:
+        assert self._job is not None, "opened before anything is submitted"
+        self._child = _ChildThread(Payload.of(self._job))
         waiting, self._queue = [each[-1] for each in self._queue], []
-        self._children.submit(waiting)
+        self._child.submit([*waiting, *evaluations])
 
 
 @contextlib.contextmanager
-def _as_a_worker() -> Any:
+def _as_a_worker() -> Iterator[None]:
     """Make this process like an evaluator child: one BLAS thread; and put it back."""
     from threadpoolctl import threadpool_limits
 
@@ -177,6 +208,7 @@ class _ChildThread:
         self._changed = threading.Condition()
         self._queue: list[_Queued] = []
         self._wanted: set[int] = set()  # of the chunk that runs
+        self._size = 1
         self._is_closed = False
         self._thread = threading.Thread(target=self._feed, name="dspex-in-process", daemon=True)
         self._thread.start()
@@ -223,6 +255,9 @@ class _ChildThread:
                     self._arrived.put(error)
                 return
             with self._changed:
+                # A cancelled trial is ended with its chunk: only quick ones share one.
+                is_quick = not result.unstarted and _spent(result.outcomes) < _SLICE / 2
+                self._size = min(2 * self._size, _LARGEST_CHUNK) if is_quick else 1
                 for each in result.unstarted:
                     if each.trial in self._wanted:
                         heapq.heappush(self._queue, (each.trial, each.fold, each.attempt, each))
@@ -234,7 +269,11 @@ class _ChildThread:
             self._changed.wait_for(lambda: self._queue or self._is_closed)
             if self._is_closed:
                 return []
-            size = min(_CHUNK, len(self._queue))
+            size = min(self._size, len(self._queue))
             chunk = [heapq.heappop(self._queue)[-1] for _ in range(size)]
             self._wanted = {each.trial for each in chunk}
             return chunk
+
+
+def _spent(outcomes: Sequence[Measured | Failed]) -> float:
+    return sum(outcome.seconds for outcome in outcomes)

@@ -1,0 +1,47 @@
+"""A checker for what must not be left behind: processes and open files.
+
+Knows: what this process has open. Must not know: who opened it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+from collections.abc import Iterator
+
+import psutil
+
+__all__ = ["no_leaks"]
+
+
+def _open_files() -> dict[int, str]:
+    files: dict[int, str] = {}
+    folder = "/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"
+    for name in os.listdir(folder):
+        with contextlib.suppress(OSError):  # the listing's own
+            os.fstat(int(name))
+            files[int(name)] = os.readlink(f"{folder}/{name}") if "proc" in folder else ""
+    return files
+
+
+def _children() -> set[int]:
+    return {child.pid for child in psutil.Process().children(recursive=True)}
+
+
+@contextlib.contextmanager
+def no_leaks() -> Iterator[None]:
+    """Assert that the block leaves no child process (zombies are some too) and no open file.
+
+    Examples
+    --------
+    >>> with no_leaks():
+    ...     os.close(os.dup(0))
+    """
+    children, files = _children(), _open_files()
+    yield
+    gc.collect()
+    left = _children() - children
+    assert not left, f"processes left behind: {left}"
+    opened = {number: name for number, name in _open_files().items() if number not in files}
+    assert not opened, f"files left open: {opened}"
