@@ -14,13 +14,8 @@ from typing import Any, Literal, final
 import numpy as np
 from numpy.typing import NDArray
 
-from dspex.cluster import (
-    DaskExecutor,
-    connect_cluster,
-    is_inside_task,
-    parse_bytes,
-    parse_seconds,
-)
+from dspex.cluster.inside import is_inside_task
+from dspex.cluster.units import parse_bytes, parse_seconds
 from dspex.engine import REPRODUCIBLE_K, Engine, Settings, block_size
 from dspex.engine.ports import Executor, Job, Notice, Observer, StudyStarted
 from dspex.errors import AllTrialsFailedError, InvalidArgumentError
@@ -202,9 +197,9 @@ def optimize(
         survive_losses=reproducible and isolation == "process",
         max_failures=max_failures,
         target_score=target_score,
-        trial_timeout=_seconds("trial_timeout", trial_timeout),
+        trial_timeout=parse_seconds("trial_timeout", trial_timeout),
     )
-    session_timeout = _seconds("timeout", timeout)
+    session_timeout = parse_seconds("timeout", timeout)
     if trials is None and session_timeout is None and target_score is None:
         raise InvalidArgumentError(
             "a study ends by trials, timeout or target_score; got none of them; set one"
@@ -256,7 +251,7 @@ def optimize(
             data=prepared.data,
             seed=root_seed,
             isolation=isolation,
-            memory_limit=None if memory_limit is None else parse_bytes(memory_limit),
+            memory_limit=parse_bytes("memory_limit", memory_limit),
             retry_on=tuple(retry_on),
         )
         with where.executor(audience) as executor:
@@ -345,6 +340,8 @@ class _Where:
         def notify(message: str) -> None:
             audience(Notice(message=message))
 
+        from dspex.cluster import DaskExecutor, connect_cluster
+
         with connect_cluster(
             self.cluster, cluster_nodes=self.cluster_nodes, notify=notify
         ) as connected:
@@ -353,15 +350,6 @@ class _Where:
                 yield executor
             finally:
                 executor.close()
-
-
-def _seconds(name: str, value: float | str | None) -> float | None:
-    if value is None:
-        return None
-    seconds = parse_seconds(value) if isinstance(value, str) else float(value)
-    if seconds <= 0:
-        raise InvalidArgumentError(f"{name} is more than 0 seconds; got {value!r}")
-    return seconds
 
 
 def _initial_rows(

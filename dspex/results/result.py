@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, final, overload
 from dspex.errors import StudyError
 from dspex.monitoring.importance import importances
 from dspex.monitoring.plots import Plots
-from dspex.monitoring.report import StudySummary, write_report
+from dspex.monitoring.report import write_report
+from dspex.monitoring.summary import StudySummary
 from dspex.monitoring.tables import result_html, result_text, trials_dataframe
 from dspex.results.opening import restore
 from dspex.space import Space

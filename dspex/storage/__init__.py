@@ -3,7 +3,14 @@
 Knows: the port `Log` of the engine, and how to keep its promise. Must not know: what records mean.
 """
 
-from dspex.storage.catalogue import StudyInfo, delete_study, open_log, read_records, studies
+from dspex.storage.catalogue import (
+    StudyInfo,
+    delete_study,
+    open_log,
+    read_records,
+    studies,
+    study_info,
+)
 from dspex.storage.location import default_storage, resolve_storage
 from dspex.storage.memory import MemoryLog
 from dspex.storage.sqlite_log import SqliteLog
@@ -18,4 +25,5 @@ __all__ = [
     "read_records",
     "resolve_storage",
     "studies",
+    "study_info",
 ]

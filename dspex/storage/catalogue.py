@@ -22,7 +22,7 @@ from dspex.storage.ownership import current_owner, no_study, refuse_if_owned
 from dspex.storage.sqlite_log import SqliteLog
 from dspex.study.records import Record
 
-__all__ = ["StudyInfo", "delete_study", "open_log", "read_records", "studies"]
+__all__ = ["StudyInfo", "delete_study", "open_log", "read_records", "studies", "study_info"]
 
 Storage = str | os.PathLike[str]
 
@@ -140,6 +140,19 @@ def studies(storage: Storage) -> list[StudyInfo]:
             rows, owners, strict=True
         )
     ]
+
+
+def study_info(storage: Storage, study: str) -> StudyInfo:
+    """What a store tells of one study.
+
+    Raises
+    ------
+    StudyNotFoundError
+    """
+    path = store_path(storage)
+    name = _checked_name(study)
+    find_study(path, name)
+    return next(info for info in studies(path) if info.name == name)
 
 
 def delete_study(storage: Storage, study: str) -> None:
