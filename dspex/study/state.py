@@ -28,6 +28,10 @@ __all__ = ["StudyState"]
 
 NAN = math.nan
 
+# Looking a member up in an enum costs as much as all the rest of a line.
+_RUNNING = int(TrialState.RUNNING)
+_COMPLETED = int(TrialState.COMPLETED)
+
 
 @final
 class StudyState:
@@ -163,14 +167,14 @@ class StudyState:
             columns["folds"][number, record.fold] = scores
             values = columns["folds"][number]
             if np.isnan(values).any():
-                columns["state"][number] = TrialState.RUNNING
+                columns["state"][number] = _RUNNING
                 return
             columns["loss"][number] = self._signs * values.mean(axis=0)
         else:
             columns["loss"][number] = self._signs * scores
         if self.goal.constraints:
             columns["violation"][number] = self.goal.violation(self._means(number))
-        self._end(number, TrialState.COMPLETED)
+        self._end(number, _COMPLETED)
         key = (columns["violation"][number], columns["loss"][number, 0], number)
         if self._best is None or key < self._best:
             self._best = key
@@ -184,16 +188,20 @@ class StudyState:
         self.n_failed += 1
 
     def _spend(self, record: Measured | Failed) -> None:
-        number, columns = record.trial, self._columns
+        number, whole = record.trial, self._columns.whole
         self.seconds += record.seconds
-        columns["seconds"][number] += record.seconds
-        columns["started"][number] = np.fmin(columns["started"][number], record.started)
+        whole("seconds")[number] += record.seconds
+        # Written so that a NaN, which is less and more than nothing, is replaced.
+        if not whole("started")[number] <= record.started:
+            whole("started")[number] = record.started
         ended = record.started + record.seconds
-        columns["finished"][number] = np.fmax(columns["finished"][number], ended)
-        columns["attempts"][number] = max(columns["attempts"][number], record.attempt + 1)
-        columns["worker"][number] = self._intern(record.worker)
+        if not whole("finished")[number] >= ended:
+            whole("finished")[number] = ended
+        if whole("attempts")[number] <= record.attempt:
+            whole("attempts")[number] = record.attempt + 1
+        whole("worker")[number] = self._intern(record.worker)
 
-    def _end(self, number: int, state: TrialState) -> None:
+    def _end(self, number: int, state: int) -> None:
         self._columns["state"][number] = state
         if self.n_ended == len(self._order):
             # A new array: views handed to strategies keep the old one.
@@ -212,13 +220,13 @@ class StudyState:
 
     def is_final(self, number: int) -> bool:
         """Whether a trial has its one outcome."""
-        return bool(self._columns["state"][number] >= TrialState.COMPLETED)
+        return bool(self._columns.whole("state")[number] >= _COMPLETED)
 
     def is_measured(self, number: int, fold: int) -> bool:
         """Whether a fold of a trial was measured."""
         if self.folds > 1:
             return not math.isnan(self._columns["folds"][number, fold, 0])
-        return bool(self._columns["state"][number] == TrialState.COMPLETED)
+        return bool(self._columns.whole("state")[number] == _COMPLETED)
 
     def state_of(self, number: int) -> TrialState:
         """The state of one trial."""
@@ -266,7 +274,7 @@ class StudyState:
         """A snapshot of one trial."""
         columns = self._columns
         state = self.state_of(number)
-        completed = state is TrialState.COMPLETED
+        completed = state == _COMPLETED
         folds = self.fold_scores(number)
         worker = int(columns["worker"][number])
         return Trial(
