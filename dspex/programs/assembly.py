@@ -9,7 +9,7 @@ from typing import Any
 
 from dspex.errors import InvalidArgumentError, InvalidDataError, InvalidParamsError
 from dspex.programs.checks import check_data, check_kind, check_metadata, check_space
-from dspex.programs.data import pair
+from dspex.programs.data import pair, sealed
 from dspex.programs.goals import goal_of
 from dspex.programs.identity import content_hash, fingerprint
 from dspex.programs.metrics import Metrics, metrics_of
@@ -53,15 +53,17 @@ def build_estimator(
     given = check_metadata(metadata, X)
     splitter = splitter_of(cv, y, classifier=is_classifier(estimator))
     routed = route(given, estimator, splitter, metrics)
+    carried = {name: sealed(value) for name, value in routed.fit.items()}
+    X, y = sealed(X), sealed(y)
     data: Dataset
     if validation_data is None:
         splits = splits_of(splitter, X, y, routed.split)
         metrics.check(estimator, X, y, splits[0])
-        data = Dataset(X, y, splits, routed.fit)
+        data = Dataset(X, y, splits, carried)
         described = describe_splits(splitter, splits)
     else:
         _refuse_groups(routed.split)
-        data = Dataset(X, y, (), routed.fit, _validation(validation_data, X, y, estimator))
+        data = Dataset(X, y, (), carried, _validation(validation_data, X, y, estimator))
         described = None
     folds = max(1, len(data.splits))
     check_space(
@@ -135,7 +137,7 @@ def _validation(validation_data: Any, X: Any, y: Any, estimator: Any) -> tuple[A
             f"training and validation data have the same features; got {features[0]} and "
             f"{features[1]}"
         )
-    return validation_X, validation_y
+    return sealed(validation_X), sealed(validation_y)
 
 
 def _refuse_groups(split: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """Training data as users pass it.
 
-Knows: that a 2-tuple is ``(X, y)``, and which data cannot be used. Must not know: estimators.
+Knows: that a 2-tuple is ``(X, y)``, which data cannot be used, and how to keep data as it is.
+Must not know: estimators.
 Dask collections are known by their protocol and package name; Dask is not imported.
 """
 
@@ -8,9 +9,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from dspex.errors import InvalidDataError
 
-__all__ = ["pair", "refuse_dask"]
+__all__ = ["pair", "refuse_dask", "sealed"]
 
 
 def pair(data: Any) -> tuple[Any, Any]:
@@ -24,6 +27,31 @@ def pair(data: Any) -> tuple[Any, Any]:
     if isinstance(data, tuple) and len(data) == 2:
         return data
     return data, None
+
+
+def sealed(value: Any) -> Any:
+    """Arrays and sparse matrices as read-only views; anything else as it is.
+
+    Evaluations in one process share their data, and an estimator that writes into its input
+    (``copy=False``) would change it for the next: so it must fail, and be given a copy.
+    Strided arrays become contiguous, as pickling makes them, because sums over another memory
+    layout differ in the last bit, and a trial's score is the same in every process.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> sealed(np.zeros(3)).flags.writeable
+    False
+    """
+    if isinstance(value, np.ndarray):
+        contiguous = value.flags.c_contiguous or value.flags.f_contiguous
+        view = value.view() if contiguous else np.ascontiguousarray(value)
+        view.flags.writeable = False
+        return view
+    if type(value).__module__.startswith("scipy.sparse") and hasattr(value, "indptr"):
+        parts = tuple(map(sealed, (value.data, value.indices, value.indptr)))
+        return type(value)(parts, shape=value.shape, copy=False)
+    return value
 
 
 def refuse_dask(**arguments: Any) -> None:

@@ -165,7 +165,7 @@ def build(
         made.prepare(training_data)
     goal = goal_of(direction, constraints, measured)
     folds = made.folds() if isinstance(made, FoldedProgram) else 1
-    if not isinstance(folds, int) or folds < 1:
+    if folds < 1:
         raise InvalidArgumentError(
             f"a program's folds() is a whole number of at least 1; {_name(program)} has {folds!r}"
         )

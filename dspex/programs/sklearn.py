@@ -191,7 +191,7 @@ class EstimatorProgram:
         try:
             return model.fit(data.X, *target, **params)
         except ValueError as error:
-            # A fit that writes into its input needs a copy of data that lies in shared memory.
+            # A fit that writes into its input needs a copy: data is read-only (`data.sealed`).
             if "read-only" not in str(error):
                 raise
             from copy import deepcopy
