@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from dspex.errors import InvalidParamsError
 from dspex.space.compiling import hint
-from dspex.space.labels import Scalar, find, key, plain
+from dspex.space.labels import Scalar, find, plain
 from dspex.space.leaf import Leaf
 from dspex.space.ranges import real
 
-__all__ = ["Codec"]
+__all__ = ["Codec", "outside", "position", "unknown"]
 
 _NAN = float("nan")
 
@@ -76,8 +76,7 @@ class Codec:
         positions = self._positions.get(name)
         if positions is not None:
             return [positions[each[name]] if name in each else _NAN for each in params]
-        by_type = {key(label): float(i) for i, label in enumerate(leaf.labels)}
-        return [by_type[key(each[name])] if name in each else _NAN for each in params]
+        return [position(leaf, each[name]) if name in each else _NAN for each in params]
 
     def _fault(self, params: Sequence[Mapping[str, Any]]) -> InvalidParamsError:
         by_name = {leaf.name: leaf for leaf in self._leaves}
@@ -91,6 +90,22 @@ class Codec:
                 if leaf.kind != "choice" and (real(value) is None or value != value):
                     return outside(leaf, value)
         return InvalidParamsError("params are mappings of name to label or number")
+
+
+def position(leaf: Leaf, value: Any) -> float:
+    """The raw value of a label or number.
+
+    Raises
+    ------
+    InvalidParamsError
+        For what is no label.
+    """
+    if leaf.kind != "choice":
+        return float(value)
+    hits = find(leaf.labels, leaf.labels, value)
+    if not hits:
+        raise outside(leaf, value)
+    return float(hits[0])
 
 
 def unknown(name: str, value: Any, names: Mapping[str, Any]) -> InvalidParamsError:

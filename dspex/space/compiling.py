@@ -139,7 +139,7 @@ class _Walk:
                 step=variable.range.step,
                 folded=place.folded,
                 law=variable.law,
-                distribution=(variable.name, variable.arguments),
+                distribution=variable.words,
             )
             self.defaults[name] = ABSENT
         elif isinstance(variable, Choice | Bool | Component):

@@ -45,7 +45,8 @@ class Condition:
     function: Callable[[Any], bool] | None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.other, str) or not self.other:
+        other: object = self.other
+        if not isinstance(other, str) or not other:
             raise InvalidSpaceError(
                 f"a condition names another variable by a string; got {self.other!r}"
             )

@@ -24,7 +24,9 @@ __all__ = ["cardinality", "enumerate_rows"]
 
 _LARGEST = 2**53
 _MOST_JUDGED = 2**20
-"""How many values of a column a user's function is asked about."""
+"""How many values of a column are looked at one by one."""
+
+_INACTIVE = (float("nan"),)
 
 
 class _Uncountable(Exception):
@@ -103,51 +105,46 @@ def enumerate_rows(leaves: Sequence[Leaf]) -> Iterator[NDArray[np.float64]]:
     Raises
     ------
     InvalidSpaceError
-        Where a column is continuous.
+        Where a column is continuous, or has more than 2**20 values.
     """
     for leaf in leaves:
-        if leaf.cardinality is None:
+        if leaf.cardinality is None or leaf.cardinality > _MOST_JUDGED:
+            size = "is continuous" if leaf.cardinality is None else f"has {leaf.cardinality} values"
             raise InvalidSpaceError(
-                f"only a finite space can be enumerated; {leaf.name!r} is continuous; give it a "
-                f"step, or a list of values",
+                f"only spaces whose variables have few values can be enumerated; {leaf.name!r} "
+                f"{size}; give it a larger step, or a list of values",
                 variable=leaf.name,
             )
-    yield from _extended(leaves, {}, np.full(len(leaves), np.nan))
+    return _odometer(leaves, [leaf.values().tolist() for leaf in leaves])
 
 
-def _extended(
-    leaves: Sequence[Leaf], raw: dict[str, float], row: NDArray[np.float64]
+def _odometer(
+    leaves: Sequence[Leaf], values: Sequence[list[float]]
 ) -> Iterator[NDArray[np.float64]]:
-    j = len(leaves) - 1
-    depth = 0
-    # An odometer, for a generator in a generator for each column would be slow.
-    choices: list[list[float]] = [[] for _ in leaves]
-    places = [0] * len(leaves)
-
-    def enter(column: int) -> None:
-        leaf = leaves[column]
-        active = holds(leaf.clauses, raw)
-        choices[column] = leaf.values().tolist() if active else [float("nan")]
-        places[column] = 0
-        put(column)
-
-    def put(column: int) -> None:
-        value = choices[column][places[column]]
-        row[column] = value
-        raw.pop(leaves[column].name, None)
-        if value == value:
-            raw[leaves[column].name] = value
-
+    # {name of an active column left of the one that turns: its raw value}
+    raw: dict[str, float] = {}
+    row = np.full(len(leaves), np.nan)
+    wheels: list[Iterator[float]] = []
     while True:
-        for column in range(depth, len(leaves)):
-            enter(column)
+        while len(wheels) < len(leaves):
+            leaf = leaves[len(wheels)]
+            wheels.append(iter(values[len(wheels)] if holds(leaf.clauses, raw) else _INACTIVE))
+            _turn(leaf, wheels, row, raw)
         yield row.copy()
-        j = len(leaves) - 1
-        while j >= 0 and places[j] + 1 == len(choices[j]):
-            raw.pop(leaves[j].name, None)
-            j -= 1
-        if j < 0:
+        while wheels and not _turn(leaves[len(wheels) - 1], wheels, row, raw):
+            wheels.pop()
+        if not wheels:
             return
-        places[j] += 1
-        put(j)
-        depth = j + 1
+
+
+def _turn(
+    leaf: Leaf, wheels: list[Iterator[float]], row: NDArray[np.float64], raw: dict[str, float]
+) -> bool:
+    """Move the last wheel on by one; False where it is at its end."""
+    raw.pop(leaf.name, None)
+    for value in wheels[-1]:
+        row[len(wheels) - 1] = value
+        if value == value:
+            raw[leaf.name] = value
+        return True
+    return False

@@ -11,7 +11,7 @@ from typing import Any
 
 from dspex.space.compiling import Computed
 from dspex.space.conditions import Clause, name_of
-from dspex.space.distributions import law_of
+from dspex.space.distributions import Words, law_of
 from dspex.space.labels import Scalar
 from dspex.space.leaf import Leaf
 
@@ -55,8 +55,8 @@ def _leaf_to_json(leaf: Leaf, by_name: Mapping[str, Leaf]) -> dict[str, Any]:
     if leaf.folded:
         described["folded"] = True
     if leaf.distribution is not None:
-        name, (args, keywords) = leaf.distribution
-        described["distribution"] = [name, list(args), dict(keywords)]
+        name, args, keywords = leaf.distribution
+        described["distribution"] = [name, list(args), [list(each) for each in keywords]]
     if leaf.has_default:
         described["default"] = leaf.default
     if leaf.clauses:
@@ -87,7 +87,7 @@ def leaves_of(description: Mapping[str, Any]) -> list[Leaf]:
         ]
         choice = each["kind"] == "choice"
         step = 1.0 if choice else each["step"]
-        distribution = each.get("distribution")
+        distribution = _distribution(each.get("distribution"))
         leaves[each["name"]] = Leaf(
             name=each["name"],
             kind=each["kind"],
@@ -102,15 +102,17 @@ def leaves_of(description: Mapping[str, Any]) -> list[Leaf]:
             clauses=tuple(clauses),
             folds=tuple((index, name) for index, name in each.get("folds", ())),
             folded=bool(each.get("folded", False)),
-            law=None if distribution is None else law_of(*distribution),
-            distribution=None if distribution is None else _arguments(distribution),
+            law=None if distribution is None else law_of(distribution),
+            distribution=distribution,
         )
     return list(leaves.values())
 
 
-def _arguments(distribution: Sequence[Any]) -> tuple[str, Any]:
-    name, args, keywords = distribution
-    return name, (args, keywords)
+def _distribution(described: Sequence[Any] | None) -> Words | None:
+    if described is None:
+        return None
+    name, args, keywords = described
+    return name, tuple(args), tuple((word, value) for word, value in keywords)
 
 
 def _clause_from_json(clause: Mapping[str, Any], parent: Leaf) -> Clause:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, final
+from typing import Any, Literal, TypeAlias, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,12 +26,16 @@ __all__ = [
     "Continuous",
     "Discrete",
     "FromDistribution",
+    "Words",
     "from_distribution",
     "is_distribution",
     "law_of",
 ]
 
 FloatArray = NDArray[np.float64]
+
+Words: TypeAlias = tuple[str, tuple[Any, ...], tuple[tuple[str, Any], ...]]
+"""A distribution's name, its arguments, and its keywords with their values."""
 
 _CONTINUOUS_TAIL = 2.0**-53
 _DISCRETE_TAIL = 2.0**-40
@@ -40,7 +44,16 @@ _MOST_VALUES = 2**20
 
 def is_distribution(value: Any) -> bool:
     """Whether this looks like a frozen scipy distribution."""
-    return all(callable(getattr(value, name, None)) for name in ("ppf", "cdf", "support"))
+    if isinstance(value, type):
+        return False
+    return _quantiles(value) is not None and all(
+        callable(getattr(value, name, None)) for name in ("cdf", "support")
+    )
+
+
+def _quantiles(frozen: Any) -> Any:
+    """The quantile function, which scipy's newer distributions call icdf; None without one."""
+    return getattr(frozen, "ppf", None) or getattr(frozen, "icdf", None)
 
 
 @final
@@ -59,7 +72,9 @@ class Continuous:
     def from_unit(self, unit: FloatArray) -> FloatArray:
         """The quantiles."""
         inside = np.clip(unit, _CONTINUOUS_TAIL, 1 - _CONTINUOUS_TAIL)
-        return np.clip(np.asarray(self.frozen.ppf(inside), dtype=np.float64), self.low, self.high)
+        return np.clip(
+            np.asarray(_quantiles(self.frozen)(inside), dtype=np.float64), self.low, self.high
+        )
 
 
 @final
@@ -107,16 +122,15 @@ class FromDistribution(Variable):
 
     kind: Literal["float", "int"]
     law: Continuous | Discrete
-    name: str
-    arguments: tuple[Any, ...]
+    words: Words
     conditions: tuple[Condition, ...] = ()
 
-    def __init__(self, kind: Literal["float", "int"], law: Continuous | Discrete, frozen: Any):
+    def __init__(
+        self, kind: Literal["float", "int"], law: Continuous | Discrete, words: Words
+    ) -> None:
         object.__setattr__(self, "kind", kind)
         object.__setattr__(self, "law", law)
-        name, arguments = words_of(frozen)
-        object.__setattr__(self, "name", name)
-        object.__setattr__(self, "arguments", arguments)
+        object.__setattr__(self, "words", words)
 
     @property
     def range(self) -> Range:
@@ -132,18 +146,17 @@ class FromDistribution(Variable):
         return not isinstance(self.law, Discrete) or bool(np.isin(number, self.law.values))
 
     def _words(self) -> str:
-        args, keywords = self.arguments
-        words = [repr(each) for each in args] + [f"{k}={v!r}" for k, v in keywords.items()]
-        return f"{self.name}({', '.join(words)})"
+        name, args, keywords = self.words
+        shown = [repr(each) for each in args] + [f"{k}={v!r}" for k, v in keywords]
+        return f"{name}({', '.join(shown)})"
 
 
-def words_of(frozen: Any) -> tuple[str, tuple[list[Any], dict[str, Any]]]:
-    """The name and the arguments that a frozen distribution was made with, plain numbers only."""
+def _words_of(frozen: Any) -> Words:
     family = getattr(frozen, "dist", frozen)
     name = str(getattr(family, "name", None) or type(family).__name__)
-    args = [real(each) for each in getattr(frozen, "args", ())]
-    keywords = {k: real(v) for k, v in getattr(frozen, "kwds", {}).items()}
-    return name, (args, keywords)
+    args = tuple(real(each) for each in getattr(frozen, "args", ()))
+    keywords = tuple((k, real(v)) for k, v in getattr(frozen, "kwds", {}).items())
+    return name, args, keywords
 
 
 def from_distribution(frozen: Any) -> Variable:
@@ -164,32 +177,39 @@ def from_distribution(frozen: Any) -> Variable:
     >>> from_distribution(stats.norm(0, 1)).accepts(2.5)
     True
     """
-    name, _ = words_of(frozen)
-    low, high = frozen.support()
+    words = _words_of(frozen)
+    name = words[0].lower()
+    try:
+        low, high = frozen.support()
+    except TypeError as error:
+        raise InvalidSpaceError(
+            f"a variable follows a frozen distribution; {name} lacks its arguments ({error}); "
+            f"call it with them"
+        ) from error
     ends = real(low), real(high)
     if None in ends or any(math.isnan(float(each)) for each in (low, high)):
         raise InvalidSpaceError(
             f"a variable follows a distribution of one number; {name} gives the bounds {low!r} "
             f"and {high!r}; freeze it with valid, single arguments"
         )
-    low, high = float(low), float(high)
+    low, high, quantiles = float(low), float(high), _quantiles(frozen)
     if name == "uniform":
         return Float(low, high)
     if name == "randint":
         return Int(int(low), int(high))
     if name in ("loguniform", "reciprocal") and low > 0:
         middle = math.exp((math.log(low) + math.log(high)) / 2)
-        if math.isclose(float(frozen.ppf(0.5)), middle, rel_tol=1e-9):  # it has no loc
+        if math.isclose(float(quantiles(0.5)), middle, rel_tol=1e-9):  # it has no loc
             return Float(low, high, log=True)
     if callable(getattr(frozen, "pmf", None)):
-        return FromDistribution("int", _tabulated(frozen, name), frozen)
-    low = max(low, float(frozen.ppf(_CONTINUOUS_TAIL)))
-    high = min(high, float(frozen.ppf(1 - _CONTINUOUS_TAIL)))
-    return FromDistribution("float", Continuous(frozen, low, high), frozen)
+        return FromDistribution("int", _tabulated(frozen, name), words)
+    low = max(low, float(quantiles(_CONTINUOUS_TAIL)))
+    high = min(high, float(quantiles(1 - _CONTINUOUS_TAIL)))
+    return FromDistribution("float", Continuous(frozen, low, high), words)
 
 
 def _tabulated(frozen: Any, name: str) -> Discrete:
-    low, high = (float(frozen.ppf(each)) for each in (_DISCRETE_TAIL, 1 - _DISCRETE_TAIL))
+    low, high = (float(_quantiles(frozen)(each)) for each in (_DISCRETE_TAIL, 1 - _DISCRETE_TAIL))
     if not high - low < _MOST_VALUES:
         raise InvalidSpaceError(
             f"a discrete distribution has at most 2**20 likely values; {name} has {low} to "
@@ -208,12 +228,13 @@ def _tabulated(frozen: Any, name: str) -> Discrete:
     return Discrete(values[likely], edges)
 
 
-def law_of(name: str, args: list[Any], keywords: dict[str, Any]) -> Continuous | Discrete | None:
+def law_of(words: Words) -> Continuous | Discrete | None:
     """The unit map of a described scipy distribution; None for one that scipy does not know."""
     from scipy import stats
 
+    name, args, keywords = words
     family = getattr(stats, name, None)
-    if not callable(family):
+    if not isinstance(family, stats.rv_continuous | stats.rv_discrete):
         return None
-    variable = from_distribution(family(*args, **keywords))
+    variable = from_distribution(family(*args, **dict(keywords)))
     return variable.law if isinstance(variable, FromDistribution) else None

@@ -49,10 +49,12 @@ class _Linear:
         self.width = self.high - self.low
 
     def to_unit(self, x: FloatArray) -> FloatArray:
-        return (x - self.low) / self.width
+        unit: FloatArray = (x - self.low) / self.width
+        return unit
 
     def from_unit(self, u: FloatArray) -> FloatArray:
-        return np.clip(self.low + u * self.width, self.low, self.high)
+        x: FloatArray = np.clip(self.low + u * self.width, self.low, self.high)
+        return x
 
 
 @final
@@ -65,10 +67,12 @@ class _Log:
         self.width = np.maximum(np.log(self.high) - self.start, np.finfo(np.float64).tiny)
 
     def to_unit(self, x: FloatArray) -> FloatArray:
-        return (np.log(x) - self.start) / self.width
+        unit: FloatArray = (np.log(x) - self.start) / self.width
+        return unit
 
     def from_unit(self, u: FloatArray) -> FloatArray:
-        return np.clip(np.exp(self.start + u * self.width), self.low, self.high)
+        x: FloatArray = np.clip(np.exp(self.start + u * self.width), self.low, self.high)
+        return x
 
 
 @final
@@ -85,11 +89,12 @@ class _Bins:
         self.rounds = bool(((self.scale > 1) & (self.count > 1)).any())
 
     def to_unit(self, x: FloatArray) -> FloatArray:
-        return (np.rint((x - self.low) / self.step) + 0.5) / self.count
+        unit: FloatArray = (np.rint((x - self.low) / self.step) + 0.5) / self.count
+        return unit
 
     def from_unit(self, u: FloatArray) -> FloatArray:
         index = np.minimum(np.floor(u * self.count), self.count - 1)
-        x = self.low + index * self.step
+        x: FloatArray = self.low + index * self.step
         if not self.rounds:
             return x
         scale = np.where(self.rounded, self.scale, 1.0)
@@ -111,12 +116,14 @@ class _LogBins:
     def to_unit(self, x: FloatArray) -> FloatArray:
         below = np.log(np.maximum(x - self.step / 2, self.low - 0.5))
         above = np.log(np.minimum(x + self.step / 2, self.high + 0.5))
-        return ((below + above) / 2 - self.start) / self.width
+        unit: FloatArray = ((below + above) / 2 - self.start) / self.width
+        return unit
 
     def from_unit(self, u: FloatArray) -> FloatArray:
-        x = np.exp(self.start + u * self.width)
+        x: FloatArray = np.exp(self.start + u * self.width)
         index = np.clip(np.floor((x - self.low) / self.step + 0.5), 0, self.last)
-        return self.low + index * self.step
+        x = self.low + index * self.step
+        return x
 
 
 @final
@@ -135,7 +142,12 @@ class _Law:
         return self.law.from_unit(u)
 
 
-_KINDS = {"linear": _Linear, "log": _Log, "bins": _Bins, "logbins": _LogBins}
+_KINDS: dict[str, Callable[[Sequence[Leaf]], _Block]] = {
+    "linear": _Linear,
+    "log": _Log,
+    "bins": _Bins,
+    "logbins": _LogBins,
+}
 
 
 def _kind(leaf: Leaf) -> str:

@@ -75,7 +75,7 @@ def label_of(option: Any) -> Scalar:
         return name
     if isinstance(option, Sequence | Mapping):
         return _shortened(repr(_plain_inside(option)))
-    if type(option).__repr__ is object.__repr__:
+    if _prints_address(option):
         raise InvalidSpaceError(
             f"an option has a name that is the same in every process; "
             f"{type(option).__name__} objects print as an address; {_REMEDY}"
@@ -87,6 +87,11 @@ def _plain_inside(value: Any) -> Any:
     if isinstance(value, list | tuple) and type(value) in (list, tuple):
         return type(value)(_plain_inside(each) for each in value)
     return plain(value)
+
+
+def _prints_address(option: Any) -> bool:
+    printer: Any = type(option).__repr__
+    return printer is object.__repr__
 
 
 def _shortened(text: str) -> str:
@@ -119,9 +124,9 @@ def same(one: Any, other: Any) -> bool:
     try:
         if (one == other) is True:
             return True
-    except (TypeError, ValueError):
+    except Exception:  # a user's == may raise anything; it does not say that they are the same
         return False
-    if type(one).__repr__ is object.__repr__ or isinstance(one, type):
+    if _prints_address(one) or isinstance(one, type):
         return False
     text = repr(one)
     return text == repr(other) and not _ADDRESS.search(text) and "..." not in text

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dspex.space.conditions import Clause
-from dspex.space.distributions import Continuous, Discrete
+from dspex.space.distributions import Continuous, Discrete, Words
 from dspex.space.labels import Scalar, find, plain
 from dspex.space.ranges import Range, real
 
@@ -67,7 +67,7 @@ class Leaf:
     # Objects and laws may have an == of any kind, and are the same where the descriptions are.
     objects: tuple[Any, ...] | None = field(default=None, compare=False, repr=False)
     law: Continuous | Discrete | None = field(default=None, compare=False, repr=False)
-    distribution: tuple[str, Any] | None = None
+    distribution: Words | None = None
 
     @cached_property
     def cardinality(self) -> int | None:

@@ -12,7 +12,7 @@ from dspex.errors import InvalidParamsError
 from dspex.space.activity import holds
 from dspex.space.codec import outside, unknown
 from dspex.space.description import condition_words
-from dspex.space.labels import Scalar, same
+from dspex.space.labels import Scalar, plain, same
 from dspex.space.leaf import Leaf, match
 from dspex.space.resolving import Resolver
 
@@ -58,7 +58,10 @@ def normalise(
             raise outside(leaf, given[name])
         raw[name] = matched[0]
         clean[name] = leaf.value(matched[0])
-        given.update(matched[1])
+        for child, value in matched[1].items():
+            if child in params and not same(plain(params[child]), plain(value)):
+                raise _said_twice(leaf, child, params)
+            given[child] = value
     _check_derived(params, resolver, clean, derived)
     return clean
 
@@ -106,6 +109,16 @@ def _inactive(
         variable=leaf.name,
         rule=rule,
         value=params[leaf.name],
+    )
+
+
+def _said_twice(leaf: Leaf, child: str, params: Mapping[str, Any]) -> InvalidParamsError:
+    return InvalidParamsError(
+        f"{leaf.name!r} and {child!r} say the same; got {params[leaf.name]!r} and "
+        f"{params[child]!r}; drop one of them",
+        variable=child,
+        rule=f"must agree with {leaf.name!r}",
+        value=params[child],
     )
 
 

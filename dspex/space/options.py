@@ -11,13 +11,11 @@ from typing import Any, final
 
 from dspex.errors import InvalidSpaceError
 from dspex.space.conditions import Condition
-from dspex.space.distributions import from_distribution, is_distribution
+from dspex.space.distributions import FromDistribution, from_distribution, is_distribution
 from dspex.space.labels import Scalar, find, is_label, key, label_of, plain, same
 from dspex.space.variables import ABSENT, Variable
 
 __all__ = ["Bool", "Choice", "Component", "Option"]
-
-_NOUNS = {"FromDistribution": "distribution"}
 
 
 @final
@@ -267,7 +265,9 @@ def _coerced(option: Any) -> Any:
 def _noun(option: Any) -> str | None:
     if not isinstance(option, Variable):
         return None
-    return _NOUNS.get(type(option).__name__, type(option).__name__.lower())
+    if isinstance(option, FromDistribution):
+        return option.kind
+    return type(option).__name__.lower()
 
 
 def _needs_label(option: Option) -> bool:

@@ -11,6 +11,7 @@ point of ``Float(0, 1, step=0.1)`` is 0.3 and not 0.30000000000000004.
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property
@@ -33,6 +34,8 @@ MOST_POINTS = 2**50
 HIGHEST_LOG = 2**44
 """Above this whole numbers cannot be told apart by their float64 logarithm."""
 
+_LARGEST = sys.float_info.max
+
 OFF_GRID = 1e-9
 """How far off, in steps, a float may lie and still be taken as a point of the grid."""
 
@@ -47,9 +50,12 @@ def real(value: Any) -> float | int | None:
     """
     if isinstance(value, np.generic):
         value = value.item()
-    if isinstance(value, bool) or not isinstance(value, Real):
+    if isinstance(value, bool):
         return None
-    return value if isinstance(value, int) else float(value)
+    if isinstance(value, int | float):
+        # A whole number too large for a float lies in no range, as infinity does.
+        return value if abs(value) <= _LARGEST else math.copysign(math.inf, value)
+    return float(value) if isinstance(value, Real) else None
 
 
 @final
@@ -124,7 +130,8 @@ class Range:
                 f"a Float has log=True or a step, not both; got step={step}; drop one of them"
             )
         object.__setattr__(self, "step", float(step))
-        if self.count > MOST_POINTS or step < 4 * np.spacing(max(abs(self.low), abs(self.high))):
+        count = self.count or 0
+        if count > MOST_POINTS or step < 4 * np.spacing(max(abs(self.low), abs(self.high))):
             raise InvalidSpaceError(
                 f"a grid has at most 2**50 points that float64 can tell apart; got "
                 f"{self.low} to {self.high} in steps of {step}; use a larger step or narrow it"
@@ -134,7 +141,7 @@ class Range:
                 f"a logarithmic Int ends at 2**44 at the latest, beyond which its points cannot "
                 f"be told apart; got high={self.high:.0f}; use Float(log=True)"
             )
-        object.__setattr__(self, "high", float(self.point(np.array([self.count - 1.0]))[0]))
+        object.__setattr__(self, "high", float(self.point(np.array([count - 1.0]))[0]))
 
     @cached_property
     def count(self) -> int | None:
@@ -180,9 +187,12 @@ class Range:
         """The number as a member of the range, None where it is none."""
         if self.step is None or self.count == 1:
             return float(number) if self.low <= number <= self.high else None
-        position = (number - self.low) / self.step
-        index = round(position)
-        if abs(position - index) > OFF_GRID or not 0 <= index < (self.count or 0):
+        if self.kind == "int":
+            index, off = divmod(int(number) - int(self.low), int(self.step))
+        else:
+            index = round((number - self.low) / self.step)
+            off = abs((number - self.low) / self.step - index) > OFF_GRID
+        if off or not 0 <= index < (self.count or 0):
             return None
         return float(self.point(np.array([float(index)]))[0])
 

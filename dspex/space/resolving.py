@@ -11,9 +11,8 @@ from typing import Any, final
 
 from dspex.errors import InvalidParamsError
 from dspex.space.activity import holds
-from dspex.space.codec import outside, unknown
+from dspex.space.codec import position, unknown
 from dspex.space.compiling import Computed
-from dspex.space.labels import find
 from dspex.space.leaf import Leaf
 
 __all__ = ["Resolver"]
@@ -81,18 +80,8 @@ class Resolver:
 
     def _active(self, each: Computed, params: Mapping[str, Any]) -> bool:
         raw = {
-            clause.parent: float(position(self.leaves[clause.parent], params[clause.parent]))
+            clause.parent: position(self.leaves[clause.parent], params[clause.parent])
             for clause in each.clauses
             if clause.parent in params
         }
         return holds(each.clauses, raw)
-
-
-def position(leaf: Leaf, value: Any) -> float:
-    """The raw value of a label or number."""
-    if leaf.kind != "choice":
-        return float(value)
-    hits = find(leaf.labels, leaf.labels, value)
-    if not hits:
-        raise outside(leaf, value)
-    return float(hits[0])

@@ -8,18 +8,19 @@ where a variable is inactive. Params hold labels and plain numbers of the active
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, final, overload
+from typing import Any, Never, final, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dspex.errors import InvalidParamsError, InvalidSpaceError
+from dspex.errors import InvalidArgumentError, InvalidSpaceError
 from dspex.space.activity import Activity, holds
-from dspex.space.codec import Codec
+from dspex.space.codec import Codec, position
 from dspex.space.compiling import Computed, compile_variables
 from dspex.space.conditions import name_of
+from dspex.space.constraints import Constraint, Constraints
 from dspex.space.counting import cardinality, enumerate_rows
 from dspex.space.description import describe, leaves_of, words
 from dspex.space.encoding import UnitMap
@@ -80,10 +81,19 @@ class Space:
     array([[0.75, 0.5 ,  nan]])
     """
 
+    leaves: tuple[Leaf, ...]
+    names: tuple[str, ...]
+    _computed: tuple[Computed, ...]
+    _constraints: Constraints
+    _activity: Activity
+    _units: UnitMap
+    _codec: Codec
+    _resolver: Resolver
+
     def __init__(
         self,
         variables: Mapping[str, Any],
-        constraints: Iterable[Callable[[Mapping[str, Any]], bool]] = (),
+        constraints: Iterable[Constraint] = (),
     ) -> None:
         if not isinstance(variables, Mapping):
             raise InvalidSpaceError(
@@ -102,17 +112,22 @@ class Space:
         self,
         leaves: Sequence[Leaf],
         computed: Sequence[Computed],
-        constraints: Sequence[Callable[[Mapping[str, Any]], bool]],
+        constraints: Sequence[Constraint],
     ) -> None:
-        self.leaves = tuple(leaves)
-        self.names = tuple(leaf.name for leaf in leaves)
-        self._computed = tuple(computed)
-        self._constraints = tuple(constraints)
-        self._by_name = {leaf.name: leaf for leaf in leaves}
-        self._activity = Activity(self.leaves)
-        self._units = UnitMap(self.leaves)
-        self._codec = Codec(self.leaves)
-        self._resolver = Resolver(self._by_name, self._computed)
+        resolver = Resolver({leaf.name: leaf for leaf in leaves}, computed)
+        self.__dict__.update(
+            leaves=tuple(leaves),
+            names=tuple(leaf.name for leaf in leaves),
+            _computed=tuple(computed),
+            _constraints=Constraints(constraints, resolver),
+            _activity=Activity(leaves),
+            _units=UnitMap(leaves),
+            _codec=Codec(leaves),
+            _resolver=resolver,
+        )
+
+    def __setattr__(self, name: str, value: object) -> Never:
+        raise AttributeError(f"a space is immutable; got {name}={value!r}; make a new one")
 
     @classmethod
     def _made_of(cls, *parts: Any) -> Space:
@@ -122,7 +137,7 @@ class Space:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # All else is derived from these, and rebuilt where they arrive.
-        return Space._made_of, (self.leaves, self._computed, self._constraints)
+        return Space._made_of, (self.leaves, self._computed, self._constraints.functions)
 
     @classmethod
     def of(cls, space: Space | Mapping[str, Any]) -> Space:
@@ -165,6 +180,8 @@ class Space:
         >>> Space({"x": Int(1, 6)}).sample(3, seed=1)
         [{'x': 4}, {'x': 6}, {'x': 1}]
         """
+        if n is not None and n < 0:
+            raise InvalidArgumentError(f"n is a whole number, at least 0; got n={n!r}")
         rows = self.sample_rows(np.random.default_rng(seed), 1 if n is None else n)
         params = [self.params(row) for row in rows]
         return params[0] if n is None else params
@@ -182,7 +199,7 @@ class Space:
             if in_vain >= PATIENCE:
                 raise InvalidSpaceError(
                     f"a space has params that meet its constraints; {in_vain} samples in a row "
-                    f"did not meet {[name_of(each) for each in self._constraints]}; loosen "
+                    f"did not meet {[name_of(each) for each in self._constraints.functions]}; loosen "
                     f"them, or write them into the variables' bounds and conditions"
                 )
             found.append(good)
@@ -229,7 +246,7 @@ class Space:
         {'max_depth': 'int', 'max_depth.int': 7}
         """
         clean = normalise(params, self.leaves, self._resolver)
-        self._check_constraints(clean)
+        self._constraints.check(clean)
         return clean
 
     def validate(self, params: Mapping[str, Any]) -> None:
@@ -260,10 +277,8 @@ class Space:
                 if not leaf.has_default:
                     return None
                 params[leaf.name] = leaf.default
-                raw[leaf.name] = self._codec.rows([{leaf.name: leaf.default}])[
-                    0, self.names.index(leaf.name)
-                ]
-        return params if self._meets_constraints(params) else None
+                raw[leaf.name] = position(leaf, leaf.default)
+        return params if self._constraints.met(params) else None
 
     # --- the unit cube --------------------------------------------------------------------
 
@@ -287,7 +302,8 @@ class Space:
     def _middle(self) -> FloatArray:
         known = {leaf.name: leaf.default for leaf in self.leaves if leaf.has_default}
         unit = self.to_unit(self._codec.rows([known]))
-        return np.where(np.isnan(unit), 0.5, unit)[0]
+        middle: FloatArray = np.where(np.isnan(unit), 0.5, unit)[0]
+        return middle
 
     def activate(self, rows: FloatArray) -> FloatArray:
         """A copy of full rows with NaN exactly where a variable is inactive. Shapes (n, d)."""
@@ -299,38 +315,8 @@ class Space:
         """Which rows meet the constraints, shape (n,)."""
         if not self._constraints:
             return np.ones(len(rows), dtype=bool)
-        met = (self._meets_constraints(self.params(row)) for row in rows)
+        met = (self._constraints.met(self.params(row)) for row in rows)
         return np.fromiter(met, bool, len(rows))
-
-    def _meets_constraints(self, params: Mapping[str, Scalar]) -> bool:
-        return self._broken(params) is None
-
-    def _broken(self, params: Mapping[str, Scalar]) -> Callable[..., bool] | None:
-        if not self._constraints:
-            return None
-        resolved = self.resolve(params)
-        for constraint in self._constraints:
-            try:
-                if not constraint(resolved):
-                    return constraint
-            except Exception as error:
-                error.add_note(
-                    f"raised by the space's constraint {name_of(constraint)} for {resolved}; "
-                    f"inactive variables are absent from params"
-                )
-                raise
-        return None
-
-    def _check_constraints(self, params: Mapping[str, Scalar]) -> None:
-        broken = self._broken(params)
-        if broken is not None:
-            raise InvalidParamsError(
-                f"params meet the space's constraints; {dict(params)} does not meet "
-                f"{name_of(broken)}; change the values",
-                variable=None,
-                rule=name_of(broken),
-                value=dict(params),
-            )
 
     # --- finite spaces --------------------------------------------------------------------
 
@@ -351,14 +337,14 @@ class Space:
             Where a variable is continuous.
         """
         for row in enumerate_rows(self.leaves):
-            if self._meets_constraints(self.params(row) if self._constraints else {}):
+            if not self._constraints or self._constraints.met(self.params(row)):
                 yield row
 
     # --- words ----------------------------------------------------------------------------
 
     def describe(self) -> dict[str, Any]:
         """The space as JSON, the same in every process; functions by their qualified names."""
-        return describe(self.leaves, self._computed, self._constraints)
+        return describe(self.leaves, self._computed, self._constraints.functions)
 
     @classmethod
     def from_description(cls, description: Mapping[str, Any]) -> Space:
@@ -375,5 +361,5 @@ class Space:
         return hash(self.names)
 
     def __repr__(self) -> str:
-        lines = words(self.leaves, self._computed, self._constraints)
+        lines = words(self.leaves, self._computed, self._constraints.functions)
         return "\n  ".join(["Space(", *lines]) + "\n)" if lines else "Space()"

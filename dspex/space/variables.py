@@ -82,10 +82,15 @@ class Variable:
             raise InvalidSpaceError(
                 f"one_of= takes several values; got the string {one_of!r}; use equals="
             )
-        values = None if satisfies else (equals,) if one_of is None else tuple(one_of)
+        values = (equals,) if one_of is None else tuple(one_of)
         clone = copy.copy(self)
         object.__setattr__(
-            clone, "conditions", (*self.conditions, Condition(other, values, satisfies))
+            clone,
+            "conditions",
+            (
+                *self.conditions,
+                Condition(other, None if satisfies is not None else values, satisfies),
+            ),
         )
         return clone
 
