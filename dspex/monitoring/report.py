@@ -86,7 +86,8 @@ def render_report(trials: list[Trial], space: Space, goal: Goal, summary: StudyS
 
     template = resources.files("dspex.monitoring").joinpath("report.html.jinja")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    pictures = _pictures(Plots(trials, space, goal), goal)
+    pictures = _pictures(Plots(trials, space, goal))
+    headings = {name: _taken_title(picture) for name, picture in pictures.items()}
     script, divs = components(pictures)
     library = Resources(mode="inline", components=["bokeh"])
     best = best_trial(trials, goal)
@@ -102,6 +103,7 @@ def render_report(trials: list[Trial], space: Space, goal: Goal, summary: StudyS
         front=_front(trials, goal),
         facts=list(_facts(summary)),
         plots={name: Markup(div) for name, div in divs.items()},
+        headings=headings,
         table=_table(trials, space, goal),
         failures=_failures(trials),
         library=Markup(library.render_js()),
@@ -110,7 +112,7 @@ def render_report(trials: list[Trial], space: Space, goal: Goal, summary: StudyS
     )
 
 
-def _pictures(plots: Plots, goal: Goal) -> dict[str, Any]:
+def _pictures(plots: Plots) -> dict[str, Any]:
     return {
         "history": plots.history(),
         "importance": plots.importance(),
@@ -118,6 +120,15 @@ def _pictures(plots: Plots, goal: Goal) -> dict[str, Any]:
         "parallel": plots.parallel_coordinates(),
         "timeline": plots.timeline(),
     }
+
+
+def _taken_title(picture: Any) -> str:
+    """The title of a single figure, which becomes a heading of the page instead."""
+    title = getattr(picture, "title", None)
+    if title is None:
+        return ""
+    title.visible = False
+    return str(title.text)
 
 
 # --- the head ------------------------------------------------------------------------------
@@ -150,7 +161,7 @@ def _cards(trials: Sequence[Trial], goal: Goal, summary: StudySummary) -> Iterat
     ended = sum(trial.state.is_final for trial in trials)
     failed = sum(trial.state in FAILURES for trial in trials)
     open_ = len(trials) - ended
-    yield _Card("Trials", f"{ended:,}", f"{open_:,} not ended" if open_ else "all ended")
+    yield _Card("Trials", f"{ended:,}", f"{open_:,} not ended" if open_ else "")
     yield _Card("Failed", f"{failed:,}", share(failed / ended) if ended else "")
     yield _Card("Wall time", duration(summary.wall_time), _compute(trials))
     if not isnan(summary.busy):

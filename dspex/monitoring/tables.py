@@ -40,7 +40,7 @@ _SPARK_WIDTH, _SPARK_HEIGHT = 260, 64
 def trials_dataframe(trials: Sequence[Trial]) -> pd.DataFrame:
     """One row per trial.
 
-    Columns: ``number state score``, ``scores.NAME`` for everything else that was measured,
+    Columns: ``number state score``, ``scores.NAME`` where several numbers were measured,
     ``params.NAME`` (empty where inactive), ``seconds started finished worker attempts
     proposed_by violation error``. Times are in UTC.
 
@@ -72,7 +72,12 @@ def _cells(trial: Trial) -> dict[str, Any]:
         "number": trial.number,
         "state": trial.state.name,
         "score": trial.score,
-        **{f"scores.{name}": value for name, value in trial.scores.items()},
+        # A single score stands in its own column already.
+        **(
+            {f"scores.{name}": value for name, value in trial.scores.items()}
+            if len(trial.scores) > 1
+            else {}
+        ),
         **{f"params.{name}": value for name, value in trial.params.items()},
         "seconds": trial.seconds,
         "started": _instant(trial.started),
@@ -131,14 +136,13 @@ def _facts(trials: Sequence[Trial], summary: StudySummary) -> Iterator[tuple[str
 
 _CARD = """\
 <div style="border:1px solid rgba(127,127,127,.35);border-radius:8px;padding:12px 16px;\
-max-width:46em;font-size:13px;line-height:1.5">
+max-width:48em;font-size:13px;line-height:1.5;overflow:auto">
 <div style="font-size:15px;font-weight:600">{title}</div>
 <div style="margin:2px 0 8px">{headline}</div>
 <div style="display:flex;flex-wrap:wrap;gap:8px 28px;align-items:flex-start">
-<table style="border-collapse:collapse;margin:0">{params}</table>
-<table style="border-collapse:collapse;margin:0">{facts}</table>
-{spark}
-</div></div>"""
+<table style="border-collapse:collapse;margin:0;color:inherit;font-size:inherit">{params}</table>
+<table style="border-collapse:collapse;margin:0;color:inherit;font-size:inherit">{facts}</table>
+</div>{spark}</div>"""
 
 _ROW = (
     '<tr style="background:none"><td style="padding:1px 12px 1px 0;text-align:left;opacity:.7">'
@@ -188,6 +192,6 @@ def _sparkline(trials: Sequence[Trial], goal: Goal) -> str:
     return (
         f'<svg width="{_SPARK_WIDTH}" height="{_SPARK_HEIGHT}" role="img" '
         f'aria-label="{escape(label)}"><title>{escape(label)}</title>'
-        f'<path d="{path}H{right}" fill="none" stroke="#0072B2" stroke-width="2"/>'
-        f'<circle cx="{xs[-1]:.1f}" cy="{ys[-1]:.1f}" r="3.5" fill="#0072B2"/></svg>'
+        f'<path d="{path}H{right}" fill="none" stroke="#1A80BB" stroke-width="2"/>'
+        f'<circle cx="{xs[-1]:.1f}" cy="{ys[-1]:.1f}" r="3.5" fill="#1A80BB"/></svg>'
     )

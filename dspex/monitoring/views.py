@@ -80,21 +80,29 @@ def improvements(scores: FloatArray, feasible: NDArray[np.bool_], sign: float) -
     return np.flatnonzero(losses < before)
 
 
-def in_order(trials: Sequence[Trial], goal: Goal) -> list[Trial]:
-    """Completed trials, best first: least violation, then least first loss, then number."""
-    sign = goal.objectives[0].sign
-    completed = [trial for trial in trials if trial.score is not None]
-    return sorted(completed, key=lambda t: (t.violation, sign * (t.score or 0.0), t.number))
+def in_order(
+    trials: Sequence[Trial], goal: Goal, objective: Objective | None = None
+) -> list[Trial]:
+    """Completed trials, best first: least violation, then least loss, then number.
+
+    Parameters
+    ----------
+    trials : sequence of Trial
+    goal : Goal
+    objective : Objective, optional
+        The first by default.
+    """
+    chosen = objective or goal.objectives[0]
+    losses = chosen.sign * scores_of(trials, goal, chosen)
+    violations = np.array([trial.violation for trial in trials], dtype=np.float64)
+    # The sort is stable, so equals stay in the order of their numbers.
+    ranked = np.lexsort((losses, violations))
+    return [trials[i] for i in ranked if np.isfinite(losses[i])]
 
 
 def best_trial(trials: Sequence[Trial], goal: Goal) -> Trial | None:
     """The first of `in_order`, or None."""
-    sign = goal.objectives[0].sign
-    return min(
-        (trial for trial in trials if trial.score is not None),
-        key=lambda t: (t.violation, sign * (t.score or 0.0), t.number),
-        default=None,
-    )
+    return next(iter(in_order(trials, goal)), None)
 
 
 def pareto_mask(losses: FloatArray) -> NDArray[np.bool_]:
@@ -105,7 +113,7 @@ def pareto_mask(losses: FloatArray) -> NDArray[np.bool_]:
     >>> [bool(each) for each in pareto_mask(np.array([[0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]))]
     [True, True, False]
     """
-    mask: NDArray[np.bool_] = np.isfinite(losses).all(axis=1)
+    mask = np.asarray(np.isfinite(losses).all(axis=1))
     candidates = np.flatnonzero(mask)
     # In lexicographic order nobody later dominates somebody earlier.
     order = candidates[np.lexsort(losses[candidates].T[::-1])]

@@ -46,6 +46,7 @@ class Plots:
         self._given = trials
         self._space = space
         self._goal = goal
+        self._found: dict[str, dict[str, float]] = {}
 
     def __repr__(self) -> str:
         return "<Plots: history, pareto, importance, slice, parallel_coordinates, timeline>"
@@ -134,7 +135,7 @@ class Plots:
 
     def importance(self, objective: str | None = None) -> Any:
         """How much the score depends on each variable."""
-        from dspex.monitoring.plots.overview import draw_importance
+        from dspex.monitoring.plots.importance import draw_importance
         from dspex.monitoring.plots.style import displayed
 
         chosen = objective_named(self._goal, objective)
@@ -153,7 +154,7 @@ class Plots:
         objective : str, optional
             The first by default.
         """
-        from dspex.monitoring.plots.overview import draw_parallel_coordinates
+        from dspex.monitoring.plots.parallel import draw_parallel_coordinates
         from dspex.monitoring.plots.style import displayed
 
         chosen = objective_named(self._goal, objective)
@@ -165,4 +166,8 @@ class Plots:
         )
 
     def _importances(self, objective: str) -> dict[str, float]:
-        return importances(self._trials, self._space, self._goal, objective=objective)
+        found = self._found.get(objective)
+        if found is None:
+            found = importances(self._trials, self._space, self._goal, objective=objective)
+            self._found[objective] = found
+        return found

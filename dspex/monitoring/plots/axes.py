@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import final
 
 import numpy as np
-from bokeh.models import FixedTicker, Range1d
+from bokeh.models import BasicTicker, FixedTicker, Range1d
 from bokeh.plotting import figure
 from numpy.typing import NDArray
 
@@ -73,13 +73,16 @@ class VariableAxis:
 
     def positions(self, numbers: NDArray[np.int64]) -> FloatArray:
         """Where the points of these trials lie, shape (n,)."""
-        if not self.is_choice:
+        if not (self.is_choice or self._is_short()):
             return self.column
         golden = (5**0.5 - 1) / 2
-        return self.column + _SPREAD * ((numbers * golden) % 1.0 - 0.5)
+        spread = _SPREAD if self.is_choice else _SPREAD / 2
+        return np.asarray(self.column + spread * ((numbers * golden) % 1.0 - 0.5))
 
-    def unit(self) -> FloatArray:
+    def unit(self, numbers: NDArray[np.int64]) -> FloatArray:
         """Positions from 0 to 1, shape (n,)."""
+        if self.is_choice:
+            return np.asarray((self.positions(numbers) + 0.5) / len(self.leaf.labels))
         low, high = self._bounds()
         column = self.column
         if self.scale == "log":
@@ -90,12 +93,8 @@ class VariableAxis:
         """A few places from 0 to 1 with what stands there."""
         if self.is_choice:
             labels = self._labels()
-            last = max(len(labels) - 1, 1)
             stride = max(1, math.ceil(len(labels) / 12))
-            return [
-                (i / last if len(labels) > 1 else 0.5, label)
-                for i, label in list(enumerate(labels))[::stride]
-            ]
+            return [((i + 0.5) / len(labels), labels[i]) for i in range(0, len(labels), stride)]
         low, high = self._bounds()
         middle = math.sqrt(low * high) if self.scale == "log" else (low + high) / 2
         if self.leaf.kind == "int" and (middle != int(middle) or not low < middle < high):
@@ -119,14 +118,26 @@ class VariableAxis:
         if self.scale == "log":
             factor = (high / low) ** 0.04
             plot.x_range = Range1d(low / factor, high * factor)
-        else:
-            pad = 0.04 * (high - low) or 0.5
-            plot.x_range = Range1d(low - pad, high + pad)
+            return
+        pad = 0.5 if self._is_short() else 0.04 * (high - low) or 0.5
+        plot.x_range = Range1d(low - pad, high + pad)
+        if self.leaf.kind == "int":
+            plot.xaxis.ticker = BasicTicker(min_interval=1, desired_num_ticks=6)
+
+    def _is_short(self) -> bool:
+        """Whether it is an integer of so few values that its points would hide each other."""
+        low, high = self._bounds()
+        return self.leaf.kind == "int" and not self.leaf.log and high - low <= 12
 
     def _bounds(self) -> tuple[float, float]:
-        if self.is_choice:
-            return 0.0, float(len(self.leaf.labels) - 1)
-        return float(self.leaf.low), float(self.leaf.high)
+        """The variable's range; what was seen, where a distribution has no end."""
+        seen = self.column[np.isfinite(self.column)]
+        low, high = float(self.leaf.low), float(self.leaf.high)
+        if not math.isfinite(low):
+            low = float(seen.min()) if len(seen) else 0.0
+        if not math.isfinite(high):
+            high = float(seen.max()) if len(seen) else low
+        return low, max(low, high)
 
     def _labels(self) -> list[str]:
         return [_clipped(plain_value(label)) for label in self.leaf.labels]

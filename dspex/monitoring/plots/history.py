@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from bokeh.models import ColumnDataSource, Range1d, Span
+from bokeh.models import BasicTicker, ColumnDataSource, Range1d
 from bokeh.plotting import figure
 from numpy.typing import NDArray
 
@@ -69,19 +69,12 @@ def draw_history(trials: Sequence[Trial], goal: Goal, objective: Objective) -> f
         x_axis_label="trial",
         y_axis_label=objective.name,
     )
-    points = _source(trials, shown, scores, low, high)
-    points.data["filled"] = np.where(feasible[shown], 1.0, 0.0) * point_alpha(len(shown))
-    dots = plot.scatter(
-        "x",
-        "y",
-        source=points,
-        marker="marker",
-        size=7,
-        color=COLOURS[TrialState.COMPLETED],
-        fill_alpha="filled",
-        line_alpha=min(1.0, point_alpha(len(shown)) + 0.1),
-        legend_label="trial" if feasible.all() else "trial (hollow: breaks a constraint)",
-    )
+    plot.xaxis.ticker = BasicTicker(min_interval=1)
+    dots = []
+    if len(scored):
+        dots.append(_draw_points(plot, trials, shown, scores, feasible, low, high))
+    else:
+        plot.yaxis.visible = False
     crosses = []
     if len(failed):
         kept = thinned(failed, MAX_POINTS // 4)
@@ -101,20 +94,43 @@ def draw_history(trials: Sequence[Trial], goal: Goal, objective: Objective) -> f
     if len(steps):
         _draw_best(plot, numbers, scores, steps, low, high)
     if len(trials) and trials[0].proposed_by == "default" and np.isfinite(scores[0]):
-        plot.add_layout(
-            Span(
-                location=float(scores[0]),
-                dimension="width",
-                line_color=NEUTRAL,
-                line_dash="dashed",
-                line_width=1.5,
-            )
+        plot.line(
+            [0, max(int(numbers[-1]), 1)],
+            [scores[0], scores[0]],
+            color=NEUTRAL,
+            line_dash="dashed",
+            line_width=1.5,
+            legend_label="the defaults",
         )
-        plot.line([], [], color=NEUTRAL, line_dash="dashed", legend_label="the defaults")
-    hover(plot, _TOOLTIPS, [dots])
+    hover(plot, _TOOLTIPS, dots)
     hover(plot, _FAILED_TOOLTIPS, crosses)
     style_legend(plot)
     return plot
+
+
+def _draw_points(
+    plot: figure,
+    trials: Sequence[Trial],
+    shown: NDArray[np.intp],
+    scores: FloatArray,
+    feasible: NDArray[np.bool_],
+    low: float,
+    high: float,
+) -> Any:
+    alpha = point_alpha(len(shown))
+    source = _source(trials, shown, scores, low, high)
+    source.data["filled"] = np.where(feasible[shown], alpha, 0.0)
+    return plot.scatter(
+        "x",
+        "y",
+        source=source,
+        marker="marker",
+        size=7,
+        color=COLOURS[TrialState.COMPLETED],
+        fill_alpha="filled",
+        line_alpha=min(1.0, alpha + 0.1),
+        legend_label="trial" if feasible.all() else "trial (hollow: breaks a constraint)",
+    )
 
 
 _TOOLTIPS = [
@@ -196,7 +212,7 @@ def _draw_best(
 
 def draw_pareto(trials: Sequence[Trial], goal: Goal, x: Objective, y: Objective) -> figure:
     """Two objectives against each other, with the front of all objectives."""
-    title = f"{x.name} ({_better(x)}) and {y.name} ({_better(y)} is better)"
+    title = f"{y.name} ({_better(y)} is better) against {x.name} ({_better(x)} is better)"
     columns = {each.name: scores_of(trials, goal, each) for each in goal.objectives}
     losses = np.stack([each.sign * columns[each.name] for each in goal.objectives], axis=1)
     feasible = np.array([trial.violation == 0 for trial in trials], dtype=bool)
@@ -226,7 +242,6 @@ def draw_pareto(trials: Sequence[Trial], goal: Goal, x: Objective, y: Objective)
             color=POINT,
             fill_alpha="filled",
             line_alpha=min(1.0, alpha + 0.1),
-            alpha=alpha,
             legend_label="dominated"
             if feasible.all()
             else "dominated (hollow: breaks a constraint)",
@@ -271,7 +286,7 @@ def _pair(
         {
             "x": xs[positions],
             "y": ys[positions],
-            "filled": np.where(feasible[positions], 0.8, 0.0),
+            "filled": np.where(feasible[positions], point_alpha(len(positions)), 0.0),
             "number": [str(trials[i].number) for i in positions],
             "sx": [number(float(xs[i])) for i in positions],
             "sy": [number(float(ys[i])) for i in positions],

@@ -1,7 +1,7 @@
 """The score against each variable alone.
 
 Knows: how one small picture per variable is laid out. Must not know: what a strategy did.
-Later trials are darker, so that one sees where the search went. Failed trials stand as crosses
+Later trials are bluer, so that one sees where the search went. Failed trials stand as crosses
 on the edge where worse scores lie: a region that fails shows.
 """
 
@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from bokeh.layouts import gridplot
 from bokeh.models import ColumnDataSource, LinearColorMapper, Range1d
-from bokeh.palettes import Cividis256
 from bokeh.plotting import figure
 from numpy.typing import NDArray
 
@@ -22,6 +21,7 @@ from dspex.monitoring.plots.style import (
     BEST,
     COLOURS,
     MAX_POINTS,
+    RAMP,
     empty,
     hover,
     new_figure,
@@ -30,7 +30,7 @@ from dspex.monitoring.plots.style import (
     thinned,
     wants_log,
 )
-from dspex.monitoring.views import FAILURES, best_trial, scores_of
+from dspex.monitoring.views import FAILURES, in_order, scores_of
 from dspex.monitoring.wording import number, plain_value, short_error
 from dspex.space import Space
 from dspex.study.goal import Goal, Objective
@@ -39,8 +39,6 @@ from dspex.study.trial import Trial, TrialState
 __all__ = ["draw_slices"]
 
 _MOST = 12
-# Yellow, the end of the palette, is hard to see on white.
-_PALETTE = Cividis256[:215][::-1]
 
 
 def draw_slices(
@@ -61,14 +59,14 @@ def draw_slices(
     budget = max(200, 4 * MAX_POINTS // max(len(leaves), 4))
     failed = np.array([i for i, t in enumerate(trials) if t.state in FAILURES], dtype=np.intp)
     scored, failed = thinned(scored, budget), thinned(failed, budget // 4)
-    best = best_trial(trials, goal)
-    best_at = [] if best is None else [i for i, t in enumerate(trials) if t is best]
+    best = in_order(trials, goal, objective)[0]
+    best_at = [i for i, trial in enumerate(trials) if trial is best]
     shown = np.union1d(scored, np.array(best_at, dtype=np.intp)).astype(np.intp)
     is_log = wants_log(scores[shown])
     low, high = (
         (float(scores[shown].min()), float(scores[shown].max()))
         if is_log
-        else robust_range(scores[shown], best.score if best else None)
+        else robust_range(scores[shown], float(scores[best_at[0]]))
     )
     y_range = (
         Range1d(low * (low / high) ** 0.08, high * (high / low) ** 0.08)
@@ -80,7 +78,7 @@ def draw_slices(
     rows = space.rows([trial.params for trial in trials])
     plots = []
     for leaf in leaves:
-        axis = VariableAxis(leaf, rows[:, list(space.names).index(leaf.name)])
+        axis = VariableAxis(leaf, rows[:, space.names.index(leaf.name)])
         plot = new_figure(
             leaf.name,
             height=250,
@@ -127,7 +125,7 @@ def _draw(
             }
         )
 
-    mapper = LinearColorMapper(palette=_PALETTE, low=0, high=max(1, int(numbers[-1])))
+    mapper = LinearColorMapper(palette=RAMP, low=0, high=max(1, int(numbers[-1])))
     dots = plot.scatter(
         "x",
         "y",

@@ -2,7 +2,7 @@
 
 Knows: Bokeh's figures. Must not know: which picture is drawn.
 The colours are those of Okabe and Ito (2008), which people with any kind of colour vision tell
-apart; text and grid are greys that are readable on white and on black, because the background is
+apart (the blue a little lighter, for dark pages); text and grid are greys that are readable on white and on black, because the background is
 left to the page. States differ in their markers, too.
 """
 
@@ -29,6 +29,7 @@ __all__ = [
     "MAX_POINTS",
     "NEUTRAL",
     "POINT",
+    "RAMP",
     "displayed",
     "empty",
     "hover",
@@ -43,13 +44,20 @@ __all__ = [
 FloatArray = NDArray[np.float64]
 IndexArray = NDArray[np.intp]
 
-POINT = "#0072B2"
+POINT = "#1A80BB"
 BEST = "#009E73"
 NEUTRAL = "#7a828c"
 
+RAMP = tuple(
+    "#" + "".join(f"{round(a + (b - a) * i / 63):02x}" for a, b in zip(start, end, strict=True))
+    for start, end in [((0xC3, 0xC9, 0xD0), (0x1A, 0x80, 0xBB))]
+    for i in range(64)
+)
+"""From a light grey (bad, early) to `POINT` (good, late); both ends show on white and black."""
+
 # {state: colour}
 COLOURS = {
-    TrialState.COMPLETED: "#0072B2",
+    TrialState.COMPLETED: "#1A80BB",
     TrialState.PRUNED: "#CC79A7",
     TrialState.FAILED: "#D55E00",
     TrialState.TIMED_OUT: "#E69F00",
@@ -73,7 +81,8 @@ def new_figure(title: str, **options: Any) -> figure:
         "min_width": 260,
         "tools": _TOOLS,
         "active_drag": "box_zoom",
-        "toolbar_location": "above",
+        "toolbar_location": "right",
+        "toolbar_inner": True,
     }
     plot = figure(title=title, **{**defaults, **options})
     plot.toolbar.autohide = True
