@@ -200,6 +200,7 @@ def optimize(
         trial_timeout=parse_seconds("trial_timeout", trial_timeout),
     )
     session_timeout = parse_seconds("timeout", timeout)
+    limit_bytes = parse_bytes("memory_limit", memory_limit)
     if trials is None and session_timeout is None and target_score is None:
         raise InvalidArgumentError(
             "a study ends by trials, timeout or target_score; got none of them; set one"
@@ -251,7 +252,7 @@ def optimize(
             data=prepared.data,
             seed=root_seed,
             isolation=isolation,
-            memory_limit=parse_bytes("memory_limit", memory_limit),
+            memory_limit=limit_bytes,
             retry_on=tuple(retry_on),
         )
         with where.executor(audience) as executor:

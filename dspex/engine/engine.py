@@ -170,8 +170,9 @@ class Engine:
 
     # --- events ----------------------------------------------------------------------------
 
-    def start(self) -> list[Command]:
-        """Begin or go on: evaluate what earlier sessions left, then suggest."""
+    def start(self, capacity: CapacityChanged) -> list[Command]:
+        """Begin or go on: evaluate what earlier sessions left, then suggest; comes first."""
+        self._slots = max(1, capacity.slots)
         commands: list[Command] = []
         for number in range(len(self.state)):
             if not self.state.is_final(number):

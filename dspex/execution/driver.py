@@ -139,8 +139,7 @@ class Driver:
         interrupt = _Interrupt()
         try:
             with interrupt:
-                self._perform(self._engine.handle(self._meter.capacity))
-                self._perform(self._engine.start())
+                self._perform(self._engine.start(self._meter.capacity))
                 while self._reason is None and self._error is None:
                     self._step(interrupt)
             reason = self._reason or "error"

@@ -81,10 +81,10 @@ class SimulatedCluster:
         waiting: list[tuple[int, int, int, Evaluation]] = []
         running: list[tuple[float, int, Evaluation, bool]] = []
         cancelled: set[int] = set()
+        submitted: set[tuple[int, int, int]] = set()
         now = spent = 0.0
         ticket = 0
-        commands: list[Command] = engine.handle(CapacityChanged(workers=1, slots=self.slots))
-        commands += engine.start()
+        commands: list[Command] = engine.start(CapacityChanged(workers=1, slots=self.slots))
         while True:
             while commands:
                 command = commands.pop(0)
@@ -95,6 +95,9 @@ class SimulatedCluster:
                             return
                     case Evaluate(evaluations):
                         for each in evaluations:
+                            attempt = (each.trial, each.fold, each.attempt)
+                            assert attempt not in submitted, f"submitted twice: {each}"
+                            submitted.add(attempt)
                             ticket += 1
                             cancelled.discard(each.trial)
                             heapq.heappush(waiting, (each.trial, each.fold, ticket, each))
