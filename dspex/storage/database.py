@@ -160,6 +160,9 @@ def _checked(path: Path, mode: str, *, create: bool) -> sqlite3.Connection:
             f"a store is read from a file; there is none at {path}; check the path",
             path=str(path),
         )
+    # SQLite takes a file of one byte for an empty one, to get around a bug of an old system.
+    if path.exists() and path.stat().st_size == 1:
+        raise damaged(path, "it holds one byte")
     with translated(path):
         connection = sqlite3.connect(
             f"{path.as_uri()}?mode={mode}", uri=True, timeout=BUSY_SECONDS, isolation_level=None
