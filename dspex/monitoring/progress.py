@@ -13,7 +13,7 @@ from __future__ import annotations
 import shutil
 import sys
 import warnings
-from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, Literal, TextIO, final
 
 from dspex.engine.ports import (
@@ -31,7 +31,9 @@ from dspex.study.goal import Goal
 
 __all__ = ["PlainLines", "ProgressBar", "make_progress"]
 
-_BAR_CELLS = 12  # what the bar itself keeps before a part of the text is given up
+_NARROW = 100  # columns; below it the words are fewer
+# Columns that the frame and the least bar keep before a part of the text is given up.
+_FRAME, _BRIEF_FRAME = len(": 100%|| / ") + 14, len(" || / ") + 5
 
 
 def make_progress(progress: bool | Literal["auto"]) -> Observer | None:
@@ -87,28 +89,29 @@ def _farewell(event: StudyEnded, goal: Goal | None, resumed: int) -> str:
     return f"Stopped: {stop_sentence(event.reason)}. " + " · ".join(parts)
 
 
-def _best(progress: Progress, goal: Goal | None) -> str:
+def _best(progress: Progress, goal: Goal | None, *, brief: bool = False) -> str:
     if progress.best is None:
         return ""
-    name = metric_name(goal) if goal else "score"
-    broken = ", breaks a constraint" if progress.best.violation > 0 else ""
-    return f"best {name} {number(progress.best.score)}{broken}"
+    name = f" {metric_name(goal)}" if goal and not brief else ""
+    broken = " (breaks a constraint)" if progress.best.violation > 0 else ""
+    return f"best{name} {number(progress.best.score)}{broken}"
 
 
-def _parts(progress: Progress, goal: Goal | None, resumed: int) -> Iterator[str]:
-    """What there is to say, the most important first; empty parts are left out by the caller."""
-    yield _best(progress, goal)
-    if progress.time_left is not None:
-        yield f"{duration(progress.time_left)} left"
-    yield f"{progress.failed:,} failed" if progress.failed else ""
-    yield f"waiting for {progress.waiting_for}" if progress.waiting_for else ""
-    yield f"{progress.running:,} running"
-    workers = count(progress.workers, "worker")
-    yield f"{workers} {share(progress.busy)} busy" if progress.slots else "no workers"
+def _parts(progress: Progress, goal: Goal | None, resumed: int, *, brief: bool) -> list[str]:
+    """What there is to say, the most important first."""
+    workers = f"{count(progress.workers, 'worker')} {share(progress.busy)}"
     new = progress.done - resumed
-    if new > 0 and progress.elapsed > 0:
-        rate = new / progress.elapsed
-        yield f"{rate:.0f} trials/s" if rate >= 10 else f"{duration(1 / rate)} per trial"
+    rate = new / progress.elapsed if new > 0 and progress.elapsed > 0 else 0.0
+    parts = [
+        _best(progress, goal, brief=brief),
+        "" if progress.time_left is None else f"{duration(progress.time_left)} left",
+        f"{progress.failed:,} failed" if progress.failed else "",
+        (workers if brief else f"{workers} busy") if progress.slots else "no workers",
+        f"waiting for {progress.waiting_for}" if progress.waiting_for else "",
+        f"{progress.running:,} running",
+        f"{rate:.0f} trials/s" if rate >= 10 else f"{duration(1 / rate)} per trial" if rate else "",
+    ]
+    return [part for part in parts if part]
 
 
 @final
@@ -153,7 +156,7 @@ class PlainLines:
     def _line(self, progress: Progress) -> str:
         total = "" if progress.trials is None else f"/{progress.trials:,}"
         parts = [f"{progress.done:,}{total} trials", duration(progress.elapsed)]
-        parts += [each for each in _parts(progress, self._goal, self._resumed) if each]
+        parts += _parts(progress, self._goal, self._resumed, brief=False)
         return " · ".join(parts)
 
     def _print(self, line: str) -> None:
@@ -192,7 +195,7 @@ class ProgressBar:
             case Notice():
                 self._say(event.message)
             case StudyEnded():
-                self._draw(event.progress)
+                self._draw(replace(event.progress, time_left=None, waiting_for=""))
                 self.close()
                 self._say(_farewell(event, self._goal, self._resumed))
 
@@ -212,7 +215,7 @@ class ProgressBar:
             desc=event.study or "trials",
             file=self._stream or sys.stderr,
             dynamic_ncols=True,
-            bar_format=_layout(event.trials, ""),
+            bar_format=_frame(event.trials, brief=True),
             # The engine sends a few events a second; every one of them is drawn.
             mininterval=0,
             miniters=0,
@@ -224,23 +227,24 @@ class ProgressBar:
             return
         bar.total = progress.trials
         bar.n = progress.done
-        parts = [each for each in _parts(progress, self._goal, self._resumed) if each]
-        bar.bar_format = _layout(progress.trials, self._fit(parts, progress))
+        bar.bar_format = self._layout(progress)
         bar.refresh()
 
-    def _fit(self, parts: list[str], progress: Progress) -> str:
-        """As many of the parts as the line has room for, in order of importance."""
-        if _in_notebook():
-            return " · ".join(parts)
-        count_width = 2 * len(f"{progress.trials or progress.done}")
-        room = shutil.get_terminal_size().columns
-        room -= len(self._bar.desc) + count_width + _BAR_CELLS + len(": 100%|| / · ") + 1
+    def _layout(self, progress: Progress) -> str:
+        """Tqdm's format of the line, with as many parts as fit, in order of importance."""
+        columns = 1000 if _in_notebook() else shutil.get_terminal_size().columns
+        brief = columns < _NARROW
+        frame = _frame(progress.trials, brief=brief)
+        total = progress.trials or progress.done
+        room = columns - len(self._bar.desc) - 2 * len(str(total))
+        room -= _BRIEF_FRAME if brief else _FRAME
         text = ""
-        for part in parts:
-            longer = f"{text} · {part}" if text else part
+        for part in _parts(progress, self._goal, self._resumed, brief=brief):
+            longer = f"{text} · {part}"
             if len(longer) <= room:
                 text = longer
-        return text
+        # Braces in a metric's name are text, not fields of tqdm's format.
+        return frame + text.replace("{", "{{").replace("}", "}}")
 
     def _say(self, line: str) -> None:
         stream = self._stream or sys.stderr
@@ -250,13 +254,12 @@ class ProgressBar:
             self._bar.write(line, file=stream)
 
 
-def _layout(total: int | None, text: str) -> str:
-    # Braces in a metric's name are text, not fields of tqdm's format.
-    text = text.replace("{", "{{").replace("}", "}}")
-    separator = " · " if text else ""
+def _frame(total: int | None, *, brief: bool) -> str:
     if total is None:
-        return "{desc}: {n_fmt} done" + separator + text
-    return "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}" + separator + text
+        return "{desc}: {n_fmt} done"
+    if brief:
+        return "{desc} |{bar}| {n_fmt}/{total_fmt}"
+    return "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}"
 
 
 def _tqdm() -> Any:

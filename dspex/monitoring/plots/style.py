@@ -2,8 +2,9 @@
 
 Knows: Bokeh's figures. Must not know: which picture is drawn.
 The colours are those of Okabe and Ito (2008), which people with any kind of colour vision tell
-apart (the blue a little lighter, for dark pages); text and grid are greys that are readable on white and on black, because the background is
-left to the page. States differ in their markers, too.
+apart (the blue a little lighter, for dark pages); text and grid are greys that are readable on
+white and on black, because the background is left to the page. States differ in their markers,
+too.
 """
 
 from __future__ import annotations
