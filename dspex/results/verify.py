@@ -13,8 +13,8 @@ from typing import Any, final
 import numpy as np
 
 from dspex.space import Space
-from dspex.strategies import make
 from dspex.strategies.base import Strategy
+from dspex.strategies.registry import create
 from dspex.study.goal import Goal
 from dspex.study.records import Asked, Record
 from dspex.study.state import StudyState
@@ -67,13 +67,7 @@ def verify(head: Mapping[str, Any], records: Iterable[Record]) -> Verification:
     if hindrance:
         return Verification(not_derivable=hindrance)
     goal = Goal.from_description(head["goal"])
-    strategy, _ = make(
-        head["strategy"]["name"],
-        space=space,
-        objectives=len(goal.objectives),
-        trials=head.get("trials"),
-        options=head["strategy"]["options"],
-    )
+    strategy = create(head["strategy"]["name"], **head["strategy"]["options"])
     strategy.begin(
         space, objectives=len(goal.objectives), seed=head["seed"], trials=head.get("trials")
     )

@@ -30,10 +30,10 @@ NAMES = ("auto", *_CLASSES)
 """The words that `make` understands."""
 
 
-def create(name: str) -> Strategy:
-    """The strategy of this name with its default options."""
+def create(name: str, **options: Any) -> Strategy:
+    """The strategy of this name, with options as its ``options()`` gave them."""
     file, cls = _CLASSES[name]
-    strategy: Strategy = getattr(import_module(f"dspex.strategies.{file}"), cls)()
+    strategy: Strategy = getattr(import_module(f"dspex.strategies.{file}"), cls)(**options)
     return strategy
 
 
