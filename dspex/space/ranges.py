@@ -34,8 +34,6 @@ MOST_POINTS = 2**50
 HIGHEST_LOG = 2**44
 """Above this whole numbers cannot be told apart by their float64 logarithm."""
 
-_LARGEST = sys.float_info.max
-
 OFF_GRID = 1e-9
 """How far off, in steps, a float may lie and still be taken as a point of the grid."""
 
@@ -52,9 +50,9 @@ def real(value: Any) -> float | int | None:
         value = value.item()
     if isinstance(value, bool):
         return None
-    if isinstance(value, int | float):
+    if isinstance(value, int):
         # A whole number too large for a float lies in no range, as infinity does.
-        return value if abs(value) <= _LARGEST else math.copysign(math.inf, value)
+        return value if abs(value) <= sys.float_info.max else math.inf
     return float(value) if isinstance(value, Real) else None
 
 

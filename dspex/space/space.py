@@ -199,7 +199,7 @@ class Space:
             if in_vain >= PATIENCE:
                 raise InvalidSpaceError(
                     f"a space has params that meet its constraints; {in_vain} samples in a row "
-                    f"did not meet {[name_of(each) for each in self._constraints.functions]}; loosen "
+                    f"did not meet {list(map(name_of, self._constraints.functions))}; loosen "
                     f"them, or write them into the variables' bounds and conditions"
                 )
             found.append(good)
