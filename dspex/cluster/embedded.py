@@ -1,0 +1,137 @@
+"""The embedded cluster: worker processes of one's own, for as long as a study runs.
+
+Knows: how a `LocalCluster` starts in a script, in a notebook and beside other clusters, and how it
+ends without a word on the terminal. Must not know: studies.
+
+Dask starts workers by the *spawn* method of `multiprocessing`, which imports the parent's
+``__main__`` in each child. A script without an ``if __name__ == "__main__"`` guard would thereby
+start itself again in every worker. Our workers never need it: what is defined in ``__main__``
+travels by value. So `UnguardedNanny` has the path of ``__main__`` left out of what its child is
+told (`multiprocessing.spawn.get_preparation_data`), while it starts one and in no other moment.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing.process
+import multiprocessing.spawn
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, final
+
+from dask.system import CPU_COUNT
+from distributed import LocalCluster, Nanny
+
+from dspex.errors import ClusterError, InvalidArgumentError
+
+__all__ = ["UnguardedNanny", "start_embedded_cluster"]
+
+_WORKER_PROCESS = "Dask Worker process (from Nanny)"
+"""The name that `distributed.nanny.WorkerProcess` gives to its child."""
+
+_lock = threading.Lock()
+_starting = 0
+_original: Callable[[str], dict[str, Any]] = multiprocessing.spawn.get_preparation_data
+
+
+def _preparation_data_without_main(name: str) -> dict[str, Any]:
+    data = _original(name)
+    if name == _WORKER_PROCESS:
+        data.pop("init_main_from_path", None)
+        data.pop("init_main_from_name", None)
+    return data
+
+
+@contextmanager
+def _main_left_out() -> Iterator[None]:
+    # Several nannies start at once, on the loops of several threads, so the last one restores.
+    global _original, _starting
+    spawn: Any = multiprocessing.spawn
+    with _lock:
+        _starting += 1
+        if _starting == 1:
+            _original = spawn.get_preparation_data
+            spawn.get_preparation_data = _preparation_data_without_main
+    try:
+        yield
+    finally:
+        with _lock:
+            _starting -= 1
+            if _starting == 0:
+                spawn.get_preparation_data = _original
+
+
+@final
+class UnguardedNanny(Nanny):  # type: ignore[misc]
+    """A nanny whose worker process does not import ``__main__``, at restarts neither."""
+
+    async def instantiate(self) -> Any:
+        """Start the worker process."""
+        with _main_left_out():
+            return await super().instantiate()
+
+
+def _refuse_where_processes_cannot_start() -> None:
+    process = multiprocessing.process.current_process()
+    if getattr(process, "_inheriting", False):
+        raise ClusterError(
+            "a study cannot start while a child process is importing this script; "
+            "put the call under `if __name__ == '__main__':`"
+        )
+    if process.daemon:
+        raise ClusterError(
+            "an embedded cluster starts processes, which a daemonic process "
+            f"({process.name}) may not; pass distributed=False, or cluster=<an address>"
+        )
+
+
+@contextmanager
+def start_embedded_cluster(workers: int | None = None) -> Iterator[LocalCluster]:
+    """Start worker processes of one thread each on this machine, and end them afterwards.
+
+    Parameters
+    ----------
+    workers : int, optional
+        How many; as many as there are cores by default.
+
+    Raises
+    ------
+    InvalidArgumentError
+        Where ``workers`` is not positive.
+    ClusterError
+        Where the processes do not start.
+    """
+    count = CPU_COUNT if workers is None else workers
+    if count < 1:
+        raise InvalidArgumentError(
+            f"an embedded cluster has at least one worker; got cluster_nodes={workers}; pass 1 or more"
+        )
+    _refuse_where_processes_cannot_start()
+    try:
+        cluster = LocalCluster(
+            n_workers=count,
+            threads_per_worker=1,
+            worker_class=UnguardedNanny,
+            # Workers that end while others still talk to them log errors that mean nothing to
+            # people; what matters reaches them as outcomes and notices.
+            silence_logs=logging.CRITICAL,
+            # No dashboard; its server takes a free port, because a second study may run beside.
+            dashboard_address=None,
+            scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
+        )
+    except (OSError, RuntimeError) as error:
+        raise ClusterError(
+            f"an embedded cluster of {count} worker processes could not start ({_root(error)}); "
+            "pass distributed=False to work in this process, or cluster=<an address>"
+        ) from error
+    try:
+        yield cluster
+    finally:
+        cluster.close()
+
+
+def _root(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,507 @@
+"""The Dask executor: performs on a cluster what the dispatcher plans.
+
+Knows: the Dask client, futures, and which workers there are. Must not know: strategies, logs, why
+something is evaluated.
+
+One thread uses it (that of the study); the client's event loop only puts what happened into a
+queue. Nothing is installed on the scheduler, and nothing touched that is not ours (G10): the keys
+of our tasks begin with the study's token, and what we leave on a worker is one pool, which ends
+with its anchor (`tasks`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import operator
+import queue
+import time
+from collections.abc import Collection, Coroutine, Iterable, Sequence
+from concurrent.futures import Future as ThreadFuture
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, final
+
+from distributed import Client, Future
+from distributed.scheduler import KilledWorker
+
+from dspex.cluster.dispatch import Chunk, Dispatcher
+from dspex.cluster.members import Members
+from dspex.cluster.placement import Placement
+from dspex.cluster.tasks import close_hosts, pack_chunk, unpack_result
+from dspex.cluster.versions import ask_workers
+from dspex.engine.ports import CapacityChanged, Evaluation, Job, Lost, Notice, Outcome
+from dspex.errors import ClusterError, ClusterLostError, NoWorkersError
+from dspex.execution.payload import Payload
+
+__all__ = ["DaskExecutor"]
+
+WORKER_PATIENCE = 300.0
+_LOOK_EVERY = 0.5
+_GRACE = 1.0
+_CLOSE_TIMEOUT = 15.0
+_CANCELLED_IN_A_ROW = 20
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Anchorage:
+    """What makes a worker ready: a task that opened the pool there."""
+
+    key: str
+    future: Future
+
+
+@final
+class DaskExecutor:
+    """Evaluates on the workers of a Dask cluster.
+
+    Parameters
+    ----------
+    client : distributed.Client
+        A client that blocks; it stays open.
+    max_workers : int, optional
+        How many workers to use at most; those chosen first are kept, and replaced when they leave.
+    worker_patience : float, default 300
+        Seconds without any worker after which `poll` raises.
+
+    Examples
+    --------
+    >>> from distributed import Client
+    >>> from dspex.engine.ports import Evaluation, Job
+    >>> from dspex.programs import build
+    >>> with Client(
+    ...     processes=False, dashboard_address=None, n_workers=1
+    ... ) as client:  # doctest: +SKIP
+    ...     executor = DaskExecutor(client)
+    ...     executor.open(job)
+    ...     executor.submit([Evaluation(0, 0, 0, {"x": 0.5})])
+    ...     executor.poll(10.0)
+    ...     executor.close()
+    """
+
+    runs_here = False
+
+    def __init__(
+        self,
+        client: Client,
+        *,
+        max_workers: int | None = None,
+        worker_patience: float = WORKER_PATIENCE,
+    ) -> None:
+        self._client = client
+        self._worker_patience = worker_patience
+        self._address = str(client.scheduler.address) if client.scheduler else "?"
+        self._members = Members(max_workers)
+        self._dispatcher = Dispatcher()
+        self._events: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
+        self._outbox: list[Outcome | CapacityChanged | Notice] = []
+        self._futures: dict[int, Future] = {}
+        self._anchors: dict[str, _Anchorage] = {}
+        self._used: dict[str, set[str]] = {}
+        self._ending: dict[int, float] = {}
+        self._placement: Placement | None = None
+        self._background: list[ThreadFuture[None]] = []
+        self._placing = False
+        self._job: Job | None = None
+        self._token = ""
+        self._tasks_made = 0
+        self._cancelled_in_a_row = 0
+        self._capacity: CapacityChanged | None = None
+        self._alone_since: float | None = None
+        self._lost_since: float | None = None
+        self._closed = False
+
+    # --- the port --------------------------------------------------------------------------
+
+    def open(self, job: Job) -> CapacityChanged:
+        """Check the versions, place the program and the data."""
+        payload = Payload.of(job)
+        self._job = job
+        self._token = payload.token
+        self._placement = Placement(self._client, payload)
+        try:
+            everyone, running = self._on_loop(self._look()).result()
+            facts = self._on_loop(ask_workers(self._client, everyone)).result() if everyone else {}
+        except (OSError, TimeoutError) as error:
+            raise ClusterLostError(
+                f"the scheduler at {self._address} must answer; it did not ({error})"
+            ) from error
+        self._members.saw(everyone, running)
+        for worker, answer in facts.items():
+            self._members.judge(worker, answer)
+        self._members.refuse_unfit()
+        self._update_capacity()
+        self._run_background(self._watch())
+        assert self._capacity is not None
+        self._outbox.remove(self._capacity)
+        self._place()
+        return self._capacity
+
+    def submit(self, evaluations: Sequence[Evaluation]) -> None:
+        """Queue evaluations."""
+        self._dispatcher.add(evaluations)
+        self._dispatch()
+
+    def cancel(self, trials: Collection[int]) -> None:
+        """Forget the evaluations of these trials; running ones are ended."""
+        ended, partly = self._dispatcher.cancel(trials)
+        self._end(ended)
+        for chunk in partly:
+            # Short ones are over before they could be ended; a hanging one gets no more than this.
+            self._ending.setdefault(chunk.number, time.monotonic() + _GRACE)
+
+    def poll(self, timeout: float) -> list[Outcome | CapacityChanged | Notice]:
+        """Wait up to ``timeout`` seconds for something to happen, and say what happened."""
+        deadline = time.monotonic() + timeout
+        while True:
+            self._check_scheduler()
+            self._end_overdue()
+            self._place()
+            self._dispatch()
+            left = deadline - time.monotonic()
+            if self._outbox or (left <= 0 and self._events.empty()):
+                break
+            self._take_events(min(max(left, 0.0), _LOOK_EVERY))
+            self._check_patience()
+        out, self._outbox = self._outbox, []
+        return out
+
+    def close(self) -> None:
+        """End all work of this study and nothing else."""
+        if self._closed:
+            return
+        self._closed = True
+        for task in self._background:
+            task.cancel()
+        if self._client.status == "running" and self._client.scheduler is not None:
+            with suppress(OSError, TimeoutError):
+                self._on_loop(self._clean()).result(_CLOSE_TIMEOUT)
+        self._futures.clear()
+        self._anchors.clear()
+        if self._placement is not None:
+            self._placement.forget()
+
+    def __repr__(self) -> str:
+        return (
+            f"<DaskExecutor at {self._address}: {self._dispatcher.workers} workers, "
+            f"{len(self._futures)} chunks in hand, {self._dispatcher.waiting} waiting>"
+        )
+
+    # --- on the client's loop --------------------------------------------------------------
+
+    def _on_loop(self, work: Coroutine[Any, Any, Any]) -> ThreadFuture[Any]:
+        return asyncio.run_coroutine_threadsafe(work, self._client.loop.asyncio_loop)
+
+    def _run_background(self, work: Coroutine[Any, Any, None]) -> None:
+        self._background = [task for task in self._background if not task.done()]
+        self._background.append(self._on_loop(work))
+
+    async def _look(self) -> tuple[dict[str, int], set[str]]:
+        """Which workers there are, and which of them take work."""
+        scheduler = self._client.scheduler
+        everyone, running = await asyncio.wait_for(
+            asyncio.gather(scheduler.ncores(), scheduler.ncores_running()), 10.0
+        )
+        return dict(everyone), set(running)
+
+    async def _watch(self) -> None:
+        while True:
+            # More workers, longer answers: the scheduler should not notice us.
+            await asyncio.sleep(max(_LOOK_EVERY, len(self._members) / 200))
+            # While the scheduler is away `_check_scheduler` judges.
+            with suppress(OSError, TimeoutError, AttributeError):
+                self._events.put(("workers", *await self._look()))
+
+    async def _ask(self, workers: Collection[str]) -> None:
+        with suppress(OSError, TimeoutError):
+            self._events.put(("facts", workers, await ask_workers(self._client, workers)))
+            return
+        self._events.put(("facts", workers, {}))
+
+    async def _place_on(self, placement: Placement, workers: Sequence[str]) -> None:
+        try:
+            for worker in workers:
+                with suppress(OSError, TimeoutError):
+                    await placement.place(worker)
+        finally:
+            self._events.put(("placed",))
+
+    async def _gather(self, numbers: Sequence[int], futures: Sequence[Future]) -> None:
+        # A result that was lost with its worker makes this wait until its chunk is given up.
+        results = await self._client.gather(
+            dict(zip(numbers, futures, strict=True)), errors="skip", asynchronous=True
+        )
+        self._events.put(("results", numbers, results))
+
+    async def _clean(self) -> None:
+        if self._futures:
+            await self._client.cancel(list(self._futures.values()), asynchronous=True)
+        everyone, _ = await self._look()
+        used = {worker: keys for worker, keys in self._used.items() if worker in everyone}
+        if used:
+            keys = [key for of_worker in used.values() for key in of_worker]
+            await self._client.run(close_hosts, keys, workers=list(used), on_error="ignore")
+
+    # --- what happened ---------------------------------------------------------------------
+
+    def _take_events(self, timeout: float) -> None:
+        finished: list[int] = []
+        try:
+            event = self._events.get(timeout=timeout) if timeout > 0 else self._events.get_nowait()
+            while True:
+                kind, *rest = event
+                if kind == "done":
+                    self._chunk_done(rest[0], finished)
+                elif kind == "results":
+                    self._results(*rest)
+                elif kind == "workers":
+                    self._workers(*rest)
+                elif kind == "facts":
+                    self._facts(*rest)
+                elif kind == "placed":
+                    self._placing = False
+                event = self._events.get_nowait()
+        except queue.Empty:
+            pass
+        if finished:
+            self._run_background(self._gather(finished, [self._futures[n] for n in finished]))
+
+    def _chunk_done(self, number: int, finished: list[int]) -> None:
+        future = self._futures.get(number)
+        if future is None:
+            return
+        if future.status == "finished":
+            finished.append(number)
+        elif future.status == "error":
+            self._chunk_failed(number, future.exception())
+        else:
+            self._chunk_vanished(number)
+
+    def _results(self, numbers: Sequence[int], results: dict[int, bytes | None]) -> None:
+        for number in numbers:
+            if number not in self._futures:
+                continue
+            chunk = self._dispatcher.chunks[number]
+            packed = results.get(number)
+            if packed is None:
+                self._chunk_vanished(number)
+                continue
+            self._forget_future(number)
+            self._cancelled_in_a_row = 0
+            outcomes, unstarted, seconds = unpack_result(packed)
+            self._dispatcher.finished(number, len(outcomes), unstarted, seconds)
+            gone = chunk.forgotten
+            self._outbox.extend(
+                each for each in outcomes if (each.trial, each.fold, each.attempt) not in gone
+            )
+
+    def _chunk_failed(self, number: int, error: BaseException | None) -> None:
+        chunk = self._dispatcher.chunks[number]
+        self._forget_future(number)
+        if isinstance(error, KilledWorker):
+            self._charge(self._dispatcher.lost(number), chunk.worker, str(error))
+            return
+        self._dispatcher.returned(number)
+        raise error or ClusterError(f"a task failed on {chunk.worker} without saying why")
+
+    def _chunk_vanished(self, number: int) -> None:
+        """Its key is gone: the payload or the anchor was lost, or somebody cancelled it."""
+        worker = self._dispatcher.chunks[number].worker
+        self._forget_future(number)
+        self._anchors.pop(worker, None)
+        self._cancelled_in_a_row += 1
+        if self._cancelled_in_a_row > _CANCELLED_IN_A_ROW:
+            self._cancelled_in_a_row = 0
+            reason = "its task was cancelled on the cluster, again and again"
+            self._charge(self._dispatcher.lost(number), worker, reason)
+        else:
+            self._dispatcher.returned(number)
+
+    def _charge(self, evaluation: Evaluation | None, worker: str, reason: str) -> None:
+        if evaluation is not None:
+            self._outbox.append(
+                Lost(
+                    trial=evaluation.trial,
+                    fold=evaluation.fold,
+                    attempt=evaluation.attempt,
+                    worker=worker,
+                    reason=reason,
+                )
+            )
+
+    def _workers(self, everyone: dict[str, int], running: set[str]) -> None:
+        left = self._members.saw(everyone, running)
+        for worker, was_running in left.items():
+            self._worker_left(worker, was_running)
+        unknown = self._members.unknown()
+        if unknown:
+            self._members.asked(unknown)
+            self._run_background(self._ask(unknown))
+        self._update_capacity()
+
+    def _worker_left(self, worker: str, was_running: bool) -> None:
+        self._anchors.pop(worker, None)
+        self._used.pop(worker, None)
+        gone = [chunk for chunk in self._dispatcher.chunks.values() if chunk.worker == worker]
+        self._cancel_futures(gone)
+        for chunk in gone:
+            if was_running:
+                self._charge(
+                    self._dispatcher.lost(chunk.number), worker, f"the worker {worker} was lost"
+                )
+            else:
+                # It was retiring or paused, so nothing that it ran has killed it.
+                self._dispatcher.returned(chunk.number)
+
+    def _facts(self, asked: Collection[str], facts: dict[str, Any]) -> None:
+        for worker in asked:
+            found = self._members.judge(worker, facts.get(worker))
+            if found:
+                self._outbox.append(
+                    Notice(message=f"worker {worker} is left unused: {', '.join(found)}")
+                )
+        self._update_capacity()
+
+    def _update_capacity(self) -> None:
+        slots = self._members.usable()
+        self._dispatcher.set_workers(slots)
+        capacity = CapacityChanged(workers=len(slots), slots=sum(slots.values()))
+        if capacity != self._capacity:
+            self._capacity = capacity
+            self._outbox.append(capacity)
+
+    # --- patience --------------------------------------------------------------------------
+
+    def _check_patience(self) -> None:
+        if self._members.usable() or self._lost_since is not None:
+            if self._alone_since is not None:
+                self._alone_since = None
+                self._outbox.append(Notice(message="workers are back"))
+            return
+        now = time.monotonic()
+        if self._alone_since is None:
+            self._alone_since = now
+            self._outbox.append(
+                Notice(
+                    message=f"no workers at {self._address}; waiting up to "
+                    f"{self._worker_patience:g} s for one"
+                )
+            )
+        elif now - self._alone_since > self._worker_patience and not self._outbox:
+            raise NoWorkersError(
+                f"a study waits {self._worker_patience:g} s for a worker; none came to "
+                f"{self._address}; start some and run the same call again: with storage= it "
+                "goes on from what is recorded"
+            )
+
+    def _check_scheduler(self) -> None:
+        status = self._client.status
+        if status == "running":
+            if self._lost_since is not None:
+                self._lost_since = None
+                self._outbox.append(Notice(message=f"the scheduler at {self._address} is back"))
+            return
+        if self._lost_since is None:
+            self._lost_since = time.monotonic()
+            self._take_events(0.0)
+            self._scheduler_lost()
+        if status in ("closing", "closed") and not self._outbox:
+            raise ClusterLostError(
+                f"the scheduler at {self._address} is lost, and did not come back within the "
+                "client's patience (Dask's distributed.comm.timeouts.connect); run the same call "
+                "again: with storage= it goes on from what is recorded",
+                address=self._address,
+            )
+
+    def _scheduler_lost(self) -> None:
+        # Its workers die with it, so nothing of what was in hand will ever come.
+        for number in list(self._futures):
+            self._forget_future(number)
+            self._dispatcher.returned(number)
+        self._anchors.clear()
+        self._used.clear()
+        if self._placement is not None:
+            self._placement.forget()
+        self._members.saw({}, set())
+        self._update_capacity()
+        if self._client.status not in ("closing", "closed"):
+            self._outbox.append(
+                Notice(message=f"lost the scheduler at {self._address}; waiting for it")
+            )
+
+    # --- work ------------------------------------------------------------------------------
+
+    def _place(self) -> None:
+        if self._placing or self._lost_since is not None or self._placement is None:
+            return
+        workers = self._placement.lacks(list(self._members.usable()))
+        if workers:
+            self._placing = True
+            self._run_background(self._place_on(self._placement, workers))
+
+    def _dispatch(self) -> None:
+        if self._lost_since is not None or not self._dispatcher.waiting:
+            return
+        assert self._placement is not None
+        copy = self._placement.copy
+        ready = self._members.usable() if copy is not None else self._anchors
+        for chunk in self._dispatcher.assign(ready.keys()):
+            self._send(chunk, copy)
+
+    def _send(self, chunk: Chunk, copy: Future | None) -> None:
+        anchorage = self._anchors.get(chunk.worker)
+        if anchorage is None:
+            assert copy is not None
+            assert self._job is not None
+            opening = operator.methodcaller("open", self._job.isolation)
+            key = self._new_key()
+            anchorage = _Anchorage(key, self._submit_task(key, opening, copy, chunk.worker))
+            self._anchors[chunk.worker] = anchorage
+            self._used.setdefault(chunk.worker, set()).add(key)
+        running = operator.methodcaller("run", pack_chunk(chunk.evaluations))
+        future = self._submit_task(self._new_key(), running, anchorage.future, chunk.worker)
+        number = chunk.number
+        self._futures[number] = future
+        events = self._events
+        future.add_done_callback(lambda _: events.put(("done", number)))
+
+    def _new_key(self) -> str:
+        self._tasks_made += 1
+        return f"dspex-{self._token}-{self._tasks_made}"
+
+    def _submit_task(self, key: str, function: Any, argument: Future, worker: str) -> Future:
+        # In a context of its own, so that a `dask.annotate` around the study does not reach it.
+        return contextvars.Context().run(
+            self._client.submit,
+            function,
+            argument,
+            key=key,
+            workers=[worker],
+            allow_other_workers=False,
+            pure=False,
+            retries=0,
+        )
+
+    def _end(self, chunks: Iterable[Chunk]) -> None:
+        ended = list(chunks)
+        self._cancel_futures(ended)
+        for chunk in ended:
+            self._dispatcher.returned(chunk.number)
+
+    def _end_overdue(self) -> None:
+        if self._ending:
+            now = time.monotonic()
+            for number in [n for n, at in self._ending.items() if at <= now]:
+                del self._ending[number]
+                if number in self._dispatcher.chunks:
+                    self._end([self._dispatcher.chunks[number]])
+
+    def _cancel_futures(self, chunks: Sequence[Chunk]) -> None:
+        futures = [f for chunk in chunks if (f := self._futures.pop(chunk.number, None))]
+        if futures and self._client.status == "running":
+            self._on_loop(self._client._cancel(futures))
+
+    def _forget_future(self, number: int) -> None:
+        # Dropping the last reference releases the key.
+        self._futures.pop(number, None)

@@ -1,0 +1,37 @@
+"""The Dask executor keeps the contract of the port."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from distributed import Client, LocalCluster
+
+from dspex.cluster import DaskExecutor
+from dspex.engine.ports import Executor
+from dspex.testing.executors import IsolatingExecutorSuite
+
+
+class TestDask(IsolatingExecutorSuite):
+    client: Any
+
+    @pytest.fixture(autouse=True, scope="class")
+    @classmethod
+    def _cluster(cls) -> Iterator[None]:
+        with (
+            LocalCluster(
+                n_workers=2,
+                threads_per_worker=2,
+                dashboard_address=None,
+                scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
+                silence_logs=logging.CRITICAL,
+            ) as cluster,
+            Client(cluster, set_as_default=False) as cls.client,  # type: ignore[no-untyped-call]
+        ):
+            yield
+
+    def executor(self) -> contextlib.AbstractContextManager[Executor]:
+        return contextlib.closing(DaskExecutor(self.client))
