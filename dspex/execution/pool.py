@@ -11,18 +11,20 @@ this process (by a closed pipe, on Linux also by the kernel's word) nor the pool
 from __future__ import annotations
 
 import os
+import queue
 import sys
 import tempfile
 import threading
 import weakref
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import final
 
 from dspex.engine.ports import Evaluation
 from dspex.errors import InvalidArgumentError, ProgramLoadError
+from dspex.execution.chunk import ChunkResult
 from dspex.execution.payload import Payload
-from dspex.execution.process import ChunkResult, EvaluatorChild, NeverBegunError
+from dspex.execution.process import EvaluatorChild, NeverBegunError
 
 __all__ = ["ChunkResult", "EvaluatorPool"]
 
@@ -83,12 +85,12 @@ class EvaluatorPool:
         self._busy: set[EvaluatorChild] = set()
         self._calls = 0
         self._is_closed = False
-        # A child on Linux dies with the *thread* that started it, and threads that call `run`
-        # come and go: this one starts all children and lives as long as the pool.
-        self._starter = ThreadPoolExecutor(1, thread_name_prefix="dspex-evaluator-starter")
+        self._starter = _Starter()
         self._owner = os.getpid()
         # Also where nobody closes the pool, at the end of the interpreter.
-        self._at_exit = weakref.finalize(self, _kill_all, self._owner, self._idle, self._busy)
+        self._at_exit = weakref.finalize(
+            self, _end_all, self._owner, self._starter, self._data, self._idle, self._busy
+        )
 
     def run(
         self,
@@ -168,9 +170,7 @@ class EvaluatorPool:
             child.close()
         with self._changed:
             self._changed.wait_for(lambda: self._calls == 0, timeout=_CLOSE_SECONDS)
-        self._starter.shutdown()
-        self._at_exit.detach()
-        os.close(self._data)
+        self._at_exit()
 
     def __enter__(self) -> EvaluatorPool:
         return self
@@ -199,11 +199,16 @@ class EvaluatorPool:
                 child = self._idle.pop()
                 self._busy.add(child)
                 return child, False
-        made = self._starter.submit(
-            EvaluatorChild, self._data, worker=self._worker, memory_limit=self._memory_limit
+        made = self._starter.start(
+            lambda: EvaluatorChild(self._data, worker=self._worker, memory_limit=self._memory_limit)
         )
         try:
             child = made.result()
+        except OSError as error:
+            raise ProgramLoadError(
+                f"evaluations need a process of their own; {sys.executable} could not be started "
+                f"on {self._worker} ({error}); raise the limits of processes and open files there"
+            ) from error
         except BaseException:  # an interrupt; the child may come all the same
             made.add_done_callback(_close_unclaimed)
             raise
@@ -242,8 +247,60 @@ def _written(payload: Payload, directory: str) -> int:
         ) from error
 
 
-def _kill_all(owner: int, idle: list[EvaluatorChild], busy: set[EvaluatorChild]) -> None:
-    # A fork inherits the exit handlers, but not the children.
-    if os.getpid() == owner:
-        for child in [*idle, *busy]:
-            child.kill()
+def _end_all(
+    owner: int,
+    starter: _Starter,
+    data: int,
+    idle: list[EvaluatorChild],
+    busy: set[EvaluatorChild],
+) -> None:
+    # A fork inherits the exit handlers, but neither the children nor the thread.
+    if os.getpid() != owner:
+        return
+    for child in idle:
+        child.close()
+    for child in list(busy):  # its pipes belong to the thread that runs it
+        child.kill()
+    starter.close()
+    os.close(data)
+
+
+@final
+class _Starter:
+    """A thread that makes all children of a pool, and lives as long as they may.
+
+    On Linux a child dies with the *thread* that started it, and threads that call `run` come and
+    go. An executor of the standard library would end its threads before the interpreter has
+    waited for others, whose evaluations may still run; a daemon thread stays until the very end.
+    """
+
+    def __init__(self) -> None:
+        self._asked: queue.SimpleQueue[
+            tuple[Future[EvaluatorChild], Callable[[], EvaluatorChild]] | None
+        ] = queue.SimpleQueue()
+        self._thread = threading.Thread(
+            target=_start_children, args=(self._asked,), name="dspex-starter", daemon=True
+        )
+        self._thread.start()
+
+    def start(self, make: Callable[[], EvaluatorChild]) -> Future[EvaluatorChild]:
+        made: Future[EvaluatorChild] = Future()
+        self._asked.put((made, make))
+        return made
+
+    def close(self) -> None:
+        self._asked.put(None)
+        self._thread.join()
+
+
+def _start_children(
+    asked: queue.SimpleQueue[tuple[Future[EvaluatorChild], Callable[[], EvaluatorChild]] | None],
+) -> None:
+    while (request := asked.get()) is not None:
+        made, make = request
+        try:
+            made.set_result(make())
+        except BaseException as error:  # for the thread that asked
+            made.set_exception(error)
+        # A thread that waits for the next request must not keep the last one's pool alive.
+        del request, made, make

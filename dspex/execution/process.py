@@ -17,27 +17,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 from dspex.engine.ports import Evaluation
 from dspex.errors import ProgramLoadError
-from dspex.execution.frames import (
-    BEGIN,
-    END,
-    LOAD_FAILED,
-    LOADED,
-    OUTCOME,
-    STOP,
-    FrameReader,
-    Hello,
-    frame,
-    unpack_outcome,
-)
-from dspex.study.records import Failed, Measured
+from dspex.execution.chunk import Chunk, ChunkResult
+from dspex.execution.frames import STOP, FrameReader, Hello, frame
 from dspex.study.trial import ErrorInfo, TrialState
 
-__all__ = ["ChunkResult", "EvaluatorChild", "NeverBegunError"]
+__all__ = ["EvaluatorChild", "NeverBegunError"]
 
 _output = logging.getLogger("dspex.programs.output")
 
@@ -58,103 +46,8 @@ _TAIL = 4096
 _READ = 1 << 18
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class ChunkResult:
-    """What became of a chunk: each of its evaluations stands in exactly one of the two.
-
-    Attributes
-    ----------
-    outcomes : list of Measured or Failed
-    unstarted : list of Evaluation
-        To be given to somebody again. After a chunk that is no longer wanted this includes the
-        one that was cut off.
-    """
-
-    outcomes: list[Measured | Failed]
-    unstarted: list[Evaluation]
-
-
 class NeverBegunError(Exception):
     """A child ended before it began the chunk, so that nobody is to blame for it."""
-
-
-@final
-class _Chunk:
-    """The chunk in progress, and what is known of it so far."""
-
-    def __init__(self, evaluations: Sequence[Evaluation], worker: str) -> None:
-        self.evaluations = evaluations
-        self.worker = worker
-        self.outcomes: list[Measured | Failed] = []
-        self.is_begun = False
-        self.is_ended = False
-        self._began = 0.0
-        self._began_unix = 0.0
-        self._current_since = 0.0
-
-    def take(self, kind: str, *rest: Any) -> None:
-        if kind == OUTCOME:
-            parts, self._current_since = rest
-            now = self.evaluations[len(self.outcomes)]
-            self.outcomes.append(
-                unpack_outcome(
-                    parts,
-                    trial=now.trial,
-                    fold=now.fold,
-                    attempt=now.attempt,
-                    worker=self.worker,
-                )
-            )
-        elif kind == BEGIN:
-            self._began, self._began_unix = rest
-            self._current_since = self._began
-            self.is_begun = True
-        elif kind == END:
-            self.is_ended = True
-        elif kind == LOAD_FAILED:
-            raise ProgramLoadError(
-                f"the program and its data must load in an evaluator process on {self.worker}; "
-                f"they raised there; see the traceback:\n{rest[0]}"
-            )
-        else:
-            assert kind == LOADED, kind
-
-    @property
-    def current(self) -> Evaluation | None:
-        """What runs now, as far as is known."""
-        done = len(self.outcomes)
-        if self.is_ended or not self.is_begun or done == len(self.evaluations):
-            return None
-        return self.evaluations[done]
-
-    @property
-    def deadline(self) -> float:
-        """When what runs now has to be ended, by the monotonic clock that all processes share."""
-        current = self.current
-        if current is None or current.seconds_left is None:
-            return float("inf")
-        return self._current_since + current.seconds_left
-
-    def fail_current(self, state: TrialState, error: ErrorInfo) -> None:
-        current = self.current
-        if current is None:
-            return
-        self.outcomes.append(
-            Failed(
-                trial=current.trial,
-                fold=current.fold,
-                attempt=current.attempt,
-                state=state,
-                error=error,
-                worker=self.worker,
-                started=self._began_unix + self._current_since - self._began,
-                seconds=max(0.0, time.monotonic() - self._current_since),
-            )
-        )
-
-    def result(self) -> ChunkResult:
-        return ChunkResult(self.outcomes, list(self.evaluations[len(self.outcomes) :]))
 
 
 @final
@@ -183,43 +76,40 @@ class EvaluatorChild:
         self._frames = FrameReader()
         hello = Hello(path=list(sys.path), python_path=os.environ.get("PYTHONPATH"), worker=worker)
         self._to_send = memoryview(frame(hello))
-        ours: list[int] = []
-        theirs: list[int] = []
+        pipes: list[tuple[int, int]] = []
         try:
-            (requests, self._requests) = os.pipe()
-            (self._answers, answers) = os.pipe()
-            (self._bell, bell) = os.pipe()
-            (self._output, output) = os.pipe()
-            ours += (self._requests, self._answers, self._bell, self._output)
-            theirs += (requests, answers, bell, output)
-            for descriptor in ours:
+            pipes += (os.pipe() for _ in range(4))
+            (requests, self._requests), (self._answers, answers) = pipes[:2]
+            (self._bell, bell), (self._output, output) = pipes[2:]
+            self._ours = [self._requests, self._answers, self._bell, self._output]
+            theirs = (requests, answers, bell, data)
+            for descriptor in self._ours:
                 os.set_blocking(descriptor, False)
-            pipes = (requests, answers, bell, data)
             self._process = subprocess.Popen(
                 [
                     sys.executable,
-                    "-P",
+                    "-P",  # no module of the current directory hides another
+                    "-u",  # the last words of a process that dies are not in its buffer
                     "-m",
                     "dspex.execution.child",
-                    *map(str, (os.getpid(), *pipes)),
+                    *map(str, (os.getpid(), *theirs)),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                pass_fds=pipes,
+                pass_fds=theirs,
                 env=_environment(),
                 # A session of its own: Ctrl-C in a terminal does not reach it, and whatever the
                 # program starts can be ended with it, as one process group.
                 start_new_session=True,
             )
         except BaseException:
-            for descriptor in ours:
-                os.close(descriptor)
+            for pair in pipes:
+                for descriptor in pair:
+                    os.close(descriptor)
             raise
-        finally:
-            for descriptor in theirs:
-                os.close(descriptor)
-        self._ours = ours
+        for descriptor in (requests, answers, bell, output):
+            os.close(descriptor)
 
     @property
     def pid(self) -> int:
@@ -248,7 +138,7 @@ class EvaluatorChild:
         ProgramLoadError
             Where the program or its data cannot be loaded, in time or in the memory allowed.
         """
-        chunk = _Chunk(evaluations, self._worker)
+        chunk = Chunk(evaluations, self._worker)
         batch = [(e.trial, e.fold, e.attempt, dict(e.params)) for e in evaluations]
         self._send((patience, batch))
         poller = select.poll()
@@ -321,7 +211,7 @@ class EvaluatorChild:
         except BlockingIOError:
             return True
 
-    def _drain_answers(self, chunk: _Chunk) -> None:
+    def _drain_answers(self, chunk: Chunk) -> None:
         with contextlib.suppress(BlockingIOError):
             while data := os.read(self._answers, _READ):
                 for message in self._frames.feed(data):
@@ -354,14 +244,14 @@ class EvaluatorChild:
         while self._ours:
             os.close(self._ours.pop())
 
-    def _bury(self, chunk: _Chunk) -> None:
+    def _bury(self, chunk: Chunk) -> None:
         self.kill()
         self._process.wait()
         # Answers outlive their sender in the pipe.
         self._drain_answers(chunk)
         self._drain_output()
 
-    def _time_out(self, chunk: _Chunk, now: float) -> ChunkResult:
+    def _time_out(self, chunk: Chunk, now: float) -> ChunkResult:
         overdue = chunk.current
         assert overdue is not None
         self._bury(chunk)
@@ -378,7 +268,7 @@ class EvaluatorChild:
             )
         return chunk.result()
 
-    def _out_of_memory(self, chunk: _Chunk, used: int) -> ChunkResult:
+    def _out_of_memory(self, chunk: Chunk, used: int) -> ChunkResult:
         self._bury(chunk)
         message = (
             f"an evaluation may hold memory_limit = {self._memory_limit} bytes of its own; "
@@ -393,7 +283,7 @@ class EvaluatorChild:
         )
         return chunk.result()
 
-    def _after_death(self, chunk: _Chunk, is_wanted: Callable[[], bool]) -> ChunkResult:
+    def _after_death(self, chunk: Chunk, is_wanted: Callable[[], bool]) -> ChunkResult:
         self._bury(chunk)
         if not is_wanted():  # it was ended on purpose
             return chunk.result()
