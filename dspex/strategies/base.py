@@ -61,9 +61,7 @@ class Strategy(Protocol):
             Where this strategy cannot serve this space or that many objectives.
         """
 
-    def ask(
-        self, n: int, completed: CompletedTrials, active: ActiveTrials
-    ) -> NDArray[np.float64]:
+    def ask(self, n: int, completed: CompletedTrials, active: ActiveTrials) -> NDArray[np.float64]:
         """Suggest up to ``n`` rows, shape (<= n, d).
 
         ``completed`` are all trials told so far, in order; ``active`` those suggested and not told.

@@ -45,9 +45,7 @@ class Random:
             lambda block: space.sample_rows(generator(seed, "random", block), BLOCK)
         )
 
-    def ask(
-        self, n: int, completed: CompletedTrials, active: ActiveTrials
-    ) -> NDArray[np.float64]:
+    def ask(self, n: int, completed: CompletedTrials, active: ActiveTrials) -> NDArray[np.float64]:
         """Rows of the next ``n`` numbers."""
         return self._rows.rows(len(completed) + len(active), n)
 

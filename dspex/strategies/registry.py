@@ -99,9 +99,7 @@ def _resolve(
             raise _unknown(strategy)
         return create(strategy), f"{strategy}, because you asked for it"
     if _is_optuna_sampler(strategy):
-        adapter: Callable[[Any], Strategy] = import_module(
-            "dspex.strategies.optuna_adapter"
-        ).Optuna
+        adapter: Callable[[Any], Strategy] = import_module("dspex.strategies.optuna_adapter").Optuna
         made = adapter(strategy)
         return made, f"{made.name}, because you passed this sampler"
     if isinstance(strategy, Strategy) and not isinstance(strategy, type):

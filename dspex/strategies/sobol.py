@@ -51,9 +51,7 @@ class Sobol:
         """
         self._rows = sobol_rows(space, seed)
 
-    def ask(
-        self, n: int, completed: CompletedTrials, active: ActiveTrials
-    ) -> NDArray[np.float64]:
+    def ask(self, n: int, completed: CompletedTrials, active: ActiveTrials) -> NDArray[np.float64]:
         """Points of the next ``n`` numbers."""
         return self._rows.rows(len(completed) + len(active), n)
 
