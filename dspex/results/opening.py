@@ -201,7 +201,7 @@ def _reconcile(
 ) -> dict[str, Any]:
     """The head of a resumed study, or why it is another study."""
     # Through JSON, as the recorded one went: tuples become lists, numbers stay the same.
-    given = json.loads(json.dumps(dict(wanted)))
+    given: dict[str, Any] = json.loads(json.dumps(dict(wanted)))
     if given["seed"] is None:
         given["seed"] = recorded["seed"]
     different = [name for name in IDENTITY if given.get(name) != recorded.get(name)]

@@ -70,6 +70,7 @@ def test_a_pipeline_is_optimised_and_refitted() -> None:
     result = optimize(pipeline, (X, y), metric="accuracy", trials=12, seed=0, strategy="random")
     assert result.baseline_score == result.trials[0].score
     assert result.trials[0].proposed_by == "default"
+    assert result.baseline_score is not None
     assert result.best_score >= result.baseline_score
     assert result.best_program.score(X, y) > 0.9
     assert len(result.best_trial.fold_scores) == 5
@@ -120,7 +121,10 @@ def test_objects_are_labels_in_trials_and_objects_for_the_program() -> None:
         return float(params["f"](0.5))
 
     result = optimize(
-        apply, space={"f": dspex.Choice({"sine": np.sin, "cosine": np.cos})}, direction="maximize", strategy="grid"
+        apply,
+        space={"f": dspex.Choice({"sine": np.sin, "cosine": np.cos})},
+        direction="maximize",
+        strategy="grid",
     )
     assert result.best_trial.params == {"f": "cosine"}
     assert result.best_params == {"f": np.cos}
@@ -248,7 +252,8 @@ def test_a_log_is_readable_without_pickle(tmp_path: Path) -> None:
     code = (
         "import sqlite3, json, sys\n"
         "db = sqlite3.connect(sys.argv[1])\n"
-        "tables = [t for (t,) in db.execute(\"select name from sqlite_master where type='table'\")]\n"
+        "names = db.execute(\"select name from sqlite_master where type='table'\")\n"
+        "tables = [name for (name,) in names]\n"
         "text = ''.join(str(row) for t in tables for row in db.execute(f'select * from {t}'))\n"
         "print('\"kind\":\"asked\"' in text, 'cloudpickle' in text)\n"
     )
@@ -362,9 +367,7 @@ def test_errors_at_the_door_name_rule_value_and_remedy(
         ({"training_data": (np.zeros((3, 2)), [1, 2])}, errors.InvalidDataError, "3.*2"),
     ],
 )
-def test_an_estimators_door(
-    wrong: dict[str, Any], error: type[Exception], words: str
-) -> None:
+def test_an_estimators_door(wrong: dict[str, Any], error: type[Exception], words: str) -> None:
     X, y = load_iris(return_X_y=True)
     options: dict[str, Any] = {
         "training_data": (X, y),
@@ -423,8 +426,8 @@ OWNER = """
         print("running", flush=True)
         sys.stdin.readline()
         return params["x"]
-    dspex.optimize(program, space={"x": dspex.Float(0, 1)}, direction="minimize", trials=5, strategy="random",
-                   storage=sys.argv[1], study="mine", distributed=False, progress=False)
+    dspex.optimize(program, space={"x": dspex.Float(0, 1)}, direction="minimize", trials=5,
+                   strategy="random", storage=sys.argv[1], study="mine", distributed=False, progress=False)
 """
 
 
@@ -440,7 +443,13 @@ def test_a_second_process_on_one_study_is_refused(tmp_path: Path) -> None:
         assert owner.stdin is not None
         assert owner.stdout.readline() == "running\n"
         with pytest.raises(errors.StudyInUseError, match=str(owner.pid)):
-            optimize(lambda p: p["x"], space={"x": [1]}, direction="minimize", study="mine", storage=store)
+            optimize(
+                lambda p: p["x"],
+                space={"x": [1]},
+                direction="minimize",
+                study="mine",
+                storage=store,
+            )
         owner.stdin.write("\n" * 5)
         owner.stdin.close()
         assert owner.wait(30) == 0

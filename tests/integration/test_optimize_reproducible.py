@@ -116,7 +116,9 @@ def test_the_history_is_the_same_on_any_number_of_workers(
     study: Callable[..., dspex.OptimizationResult], cluster_of: Callable[[int], Client]
 ) -> None:
     expected = history(study(distributed=False))
-    assert len({str(each[1]) for each in expected}) > 10, "a study that varies nothing shows nothing"
+    assert len({str(each[1]) for each in expected}) > 10, (
+        "a study that varies nothing shows nothing"
+    )
     for workers in (1, 2, 4):
         assert history(study(cluster=cluster_of(workers))) == expected, f"{workers} workers"
 
@@ -147,9 +149,7 @@ def test_in_arrival_order_every_suggestion_derives_from_the_log(
 
     store = str(tmp_path / "s.db")
     for trials in (20, 40):
-        function_study(
-            cluster=client, seed=None, trials=trials, storage=store, study="s"
-        )
+        function_study(cluster=client, seed=None, trials=trials, storage=store, study="s")
     verification = verify(study_info(store, "s").head, read_records(store, "s"))
     assert verification.not_derivable == ""
     assert verification.different == ()
