@@ -146,18 +146,18 @@ def test_a_neighbour_notices_nothing(make_pool: MakePool, tmp_path: pathlib.Path
 
 
 def test_memory_beyond_the_limit(make_pool: MakePool) -> None:
-    outcome = fail(make_pool(memory_limit=400 << 20), "allocate", x=float(800 << 20))
+    outcome = fail(make_pool(memory_limit=250 << 20), "allocate", x=float(400 << 20))
     assert outcome.state is TrialState.FAILED
     assert outcome.error.kind == "memory limit"
-    assert str(400 << 20) in outcome.error.message
+    assert str(250 << 20) in outcome.error.message
     used = [int(word) for word in outcome.error.message.split() if word.isdigit()]
-    assert max(used) > 400 << 20
+    assert max(used) > 250 << 20
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="shared pages are not told apart")
 def test_shared_data_does_not_count_as_memory(make_pool: MakePool) -> None:
-    data = np.ones(50 << 20)  # 400 MiB
-    pool = make_pool(data=data, memory_limit=300 << 20)
+    data = np.ones(32 << 20)  # 256 MiB
+    pool = make_pool(data=data, memory_limit=200 << 20)
     for _ in range(2):
         (outcome,) = run(pool, "sum data").outcomes
         assert isinstance(outcome, Measured), outcome
@@ -166,11 +166,11 @@ def test_shared_data_does_not_count_as_memory(make_pool: MakePool) -> None:
 def test_data_that_does_not_fit_is_a_broken_system(make_pool: MakePool) -> None:
     class Hoarder(Probe):  # type: ignore[misc]  # final for users, not for tests
         def prepare(self, data: Any) -> None:
-            self.copy = bytearray(500 << 20)
+            self.copy = bytes(1) * (400 << 20)
             time.sleep(600)
 
     with pytest.raises(ProgramLoadError, match="alone do not fit"):
-        run(make_pool(Hoarder(), memory_limit=300 << 20), "measure")
+        run(make_pool(Hoarder(), memory_limit=250 << 20), "measure")
 
 
 def test_an_idle_child_may_be_killed(make_pool: MakePool) -> None:
