@@ -10,12 +10,13 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, final
 
 from dspex.engine.ports import Log
 from dspex.errors import InvalidArgumentError
 from dspex.storage.batches import find_study, read_batches
-from dspex.storage.database import connect, opened, transaction, translated
+from dspex.storage.database import connect, damaged, opened, transaction, translated
 from dspex.storage.location import store_path
 from dspex.storage.memory import MemoryLog
 from dspex.storage.ownership import current_owner, no_study, refuse_if_owned
@@ -130,7 +131,7 @@ def studies(storage: Storage) -> list[StudyInfo]:
         StudyInfo(
             name=name,
             created=created,
-            head=json.loads(head),
+            head=_decoded_head(head, path, name),
             records=records,
             trials=trials,
             stop_reason=stop_reason,
@@ -173,6 +174,13 @@ def delete_study(storage: Storage, study: str) -> None:
             raise no_study(name, path)
         connection.execute("DELETE FROM heads WHERE study = ?", (key,))
         connection.execute("DELETE FROM batches WHERE study = ?", (key,))
+
+
+def _decoded_head(text: str, path: Path, study: str) -> dict[str, Any]:
+    try:
+        return dict(json.loads(text))
+    except (TypeError, ValueError) as error:
+        raise damaged(path, f"the head of study {study!r} cannot be read ({error})") from error
 
 
 def _checked_name(study: Any) -> str:

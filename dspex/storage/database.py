@@ -132,6 +132,9 @@ def translated(path: Path) -> Iterator[None]:
     """Turn SQLite's errors into ours."""
     try:
         yield
+    except UnicodeDecodeError as error:
+        # SQLite's own message, quoting what was damaged.
+        raise damaged(path, "its tables are not described as SQLite would") from error
     except sqlite3.Error as error:
         # The low byte is the kind, the others its detail.
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dspex.errors import StorageError, StudyError
-from dspex.storage import MemoryLog, open_log, read_records
+from dspex.storage import MemoryLog, open_log, read_records, studies
 from dspex.study.measurement import Measurement
 from dspex.study.records import Asked, Measured, Opened, Record, Stopped
 from dspex.testing.logs import example_records
@@ -66,12 +66,12 @@ def test_any_records_come_back_as_they_were(appends: list[list[Record]]) -> None
 
 
 @pytest.fixture(scope="module")
-def good_file(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+def good_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("good") / "s.db"
     log = open_log(path, "s")
     log.append(example_records(200))
     log.close()
-    return path.read_bytes()
+    return path
 
 
 @settings(max_examples=100, deadline=None)
@@ -83,15 +83,17 @@ def good_file(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     kept=st.just(1.0) | st.floats(0.0, 1.0),
 )
 def test_damage_anywhere_is_refused_or_harmless(
-    good_file: bytes, flips: list[tuple[int, int]], kept: float
+    good_file: Path, flips: list[tuple[int, int]], kept: float
 ) -> None:
-    damaged = bytearray(good_file)
+    damaged = bytearray(good_file.read_bytes())
     for place, flip in flips:
         damaged[place % len(damaged)] ^= flip
     del damaged[int(kept * len(damaged)) :]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "s.db"
         path.write_bytes(damaged)
+        with suppress(StorageError):
+            studies(path)
         read: list[Record] = []
         # An empty file, or one in which the study's name was hit, holds no study "s".
         with suppress(StorageError, StudyError):
