@@ -201,31 +201,38 @@ def from_distribution(frozen: Any) -> Variable:
         middle = math.exp((math.log(low) + math.log(high)) / 2)
         if math.isclose(float(quantiles(0.5)), middle, rel_tol=1e-9):  # it has no loc
             return Float(low, high, log=True)
-    if callable(getattr(frozen, "pmf", None)):
+    if _is_discrete(frozen):
         return FromDistribution("int", _tabulated(frozen, name), words)
     low = max(low, float(quantiles(_CONTINUOUS_TAIL)))
     high = min(high, float(quantiles(1 - _CONTINUOUS_TAIL)))
     return FromDistribution("float", Continuous(frozen, low, high), words)
 
 
+def _is_discrete(frozen: Any) -> bool:
+    # Scipy's newer continuous distributions have a pmf too, and its discrete ones a pdf.
+    if not callable(getattr(frozen, "pdf", None)):
+        return True
+    return any("discrete" in each.__name__.lower() for each in type(frozen).__mro__)
+
+
 def _tabulated(frozen: Any, name: str) -> Discrete:
-    low, high = (float(_quantiles(frozen)(each)) for each in (_DISCRETE_TAIL, 1 - _DISCRETE_TAIL))
-    if not high - low < _MOST_VALUES:
+    low = math.floor(float(_quantiles(frozen)(_DISCRETE_TAIL)))
+    # Asked first, for the quantiles of heavy tails can take scipy minutes.
+    if not float(frozen.cdf(low + _MOST_VALUES)) >= 1 - _DISCRETE_TAIL:
         raise InvalidSpaceError(
-            f"a discrete distribution has at most 2**20 likely values; {name} has {low} to "
-            f"{high}; use Int(low, high, log=True)"
+            f"a discrete distribution has at most 2**20 likely values; {name} has more from "
+            f"{low} on; use Int(low, high, log=True)"
         )
-    values = np.arange(math.floor(low), math.ceil(high) + 1, dtype=np.float64)
-    below = np.asarray(frozen.cdf(values), dtype=np.float64)
-    likely = np.diff(below, prepend=0.0) > _DISCRETE_TAIL / 4
-    if not likely.any() or not math.isclose(
-        float(frozen.pmf(values[likely]).sum()), 1, abs_tol=1e-6
-    ):
+    high = math.ceil(float(_quantiles(frozen)(1 - _DISCRETE_TAIL)))
+    values = np.arange(low, high + 1, dtype=np.float64)
+    mass = np.asarray(frozen.pmf(values), dtype=np.float64)
+    likely = mass > _DISCRETE_TAIL / 64
+    if not math.isclose(float(mass[likely].sum()), 1, abs_tol=1e-6):
         raise InvalidSpaceError(
             f"a discrete distribution gives whole numbers; {name} does not; use Choice"
         )
-    edges = np.concatenate([[0.0], below[likely][:-1], [1.0]])
-    return Discrete(values[likely], edges)
+    edges = np.concatenate([[0.0], np.cumsum(mass[likely])])
+    return Discrete(values[likely], edges / edges[-1])
 
 
 def law_of(words: Words) -> Continuous | Discrete | None:

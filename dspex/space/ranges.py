@@ -129,7 +129,8 @@ class Range:
             )
         object.__setattr__(self, "step", float(step))
         count = self.count or 0
-        if count > MOST_POINTS or step < 4 * np.spacing(max(abs(self.low), abs(self.high))):
+        finest = 4 * np.spacing(max(abs(self.low), abs(self.high))) if self.kind == "float" else 1
+        if count > MOST_POINTS or step < finest:
             raise InvalidSpaceError(
                 f"a grid has at most 2**50 points that float64 can tell apart; got "
                 f"{self.low} to {self.high} in steps of {step}; use a larger step or narrow it"
@@ -187,12 +188,13 @@ class Range:
             return float(number) if self.low <= number <= self.high else None
         if self.kind == "int":
             index, off = divmod(int(number) - int(self.low), int(self.step))
-        else:
-            index = round((number - self.low) / self.step)
-            off = abs((number - self.low) / self.step - index) > OFF_GRID
-        if off or not 0 <= index < (self.count or 0):
+            return None if off or not 0 <= index < (self.count or 0) else float(number)
+        index = round((number - self.low) / self.step)
+        if not 0 <= index < (self.count or 0):
             return None
-        return float(self.point(np.array([float(index)]))[0])
+        point = float(self.point(np.array([float(index)]))[0])
+        slack = max(OFF_GRID * self.step, 2 * np.spacing(max(abs(self.low), abs(self.high))))
+        return point if abs(number - point) <= slack else None
 
     def show(self, number: float) -> str:
         """A number as people write it."""

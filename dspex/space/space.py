@@ -228,6 +228,9 @@ class Space:
     def normalise(self, params: Mapping[str, Any]) -> dict[str, Scalar]:
         """Check params, and write them as the log does: labels and plain numbers.
 
+        A value that fits several options is taken as a label first, then as an option, then as a
+        value of an option that is a variable; the program gets the same in each case.
+
         Parameters
         ----------
         params : mapping
@@ -253,7 +256,7 @@ class Space:
         """Raise `InvalidParamsError` where params do not lie in the space."""
         self.normalise(params)
 
-    def resolve(self, params: Mapping[str, Scalar]) -> dict[str, Any]:
+    def resolve(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """What a program gets: objects for labels, derived values, options that are variables.
 
         Examples

@@ -52,9 +52,9 @@ def ints(draw: st.DrawFn, *, finite: bool = False) -> Variable:
 def choices(draw: st.DrawFn, *, finite: bool = False, depth: int = 1) -> Variable:
     labels = _distinct(draw(st.lists(LABELS, min_size=1, max_size=4)))
     if depth and draw(st.booleans()):
-        # Text among the labels could not be told from a nested choice's own.
+        # A value that fits both the choice and a choice in it could not be told apart.
         inner = draw(variables(finite=finite, depth=depth - 1))
-        return Choice({"plain": "plain", "nested": inner})
+        return Choice({f"plain {depth}": f"plain {depth}", "nested": inner})
     return Choice(labels, ordered=draw(st.booleans()))
 
 
