@@ -42,14 +42,15 @@ def build_estimator(
 
     check_kind(estimator)
     chosen = suggest_space(estimator) if space is None else space
-    metrics = metrics_of(metric, estimator)
+    raw_X, raw_y = pair(training_data)
+    metrics = metrics_of(metric, estimator, has_target=raw_y is not None)
     goal = goal_of(direction, constraints, metrics.measured)
     if validation_data is not None and cv is not None:
         raise InvalidArgumentError(
             f"a trial is measured by cross-validation or on validation data; got cv={cv!r} and "
             "validation_data; drop one of them"
         )
-    X, y = check_data("training_data", *pair(training_data), estimator)
+    X, y = check_data("training_data", raw_X, raw_y, estimator)
     given = check_metadata(metadata, X)
     splitter = splitter_of(cv, y, classifier=is_classifier(estimator))
     routed = route(given, estimator, splitter, metrics)
@@ -66,12 +67,7 @@ def build_estimator(
         data = Dataset(X, y, (), carried, _validation(validation_data, X, y, estimator))
         described = None
     folds = max(1, len(data.splits))
-    check_space(
-        estimator,
-        chosen,
-        [] if routed.by_request else list(routed.fit),
-        own_score=metric is None,
-    )
+    check_space(estimator, chosen, [] if routed.by_request else list(routed.fit), metrics)
     program = EstimatorProgram(
         estimator, chosen, metrics, folds=folds, refit=refit, config=sklearn.get_config()
     )

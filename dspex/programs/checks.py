@@ -19,6 +19,7 @@ from dspex.errors import (
     InvalidSpaceError,
 )
 from dspex.programs.goals import close_to
+from dspex.programs.metrics import Metrics
 from dspex.programs.params import configure, final_step, parameter_of
 from dspex.space import Space
 
@@ -91,11 +92,11 @@ def check_data(name: str, X: Any, y: Any, estimator: Any) -> tuple[Any, Any]:
             "use X.reshape(-1, 1) for one feature"
         )
     if y is not None and supervised:
-        _check_target(name, y, classifier=is_classifier(estimator))
+        _check_target(name, y, estimator, classifier=is_classifier(estimator))
     return tuple(indexable(X, y))
 
 
-def _check_target(name: str, y: Any, *, classifier: bool) -> None:
+def _check_target(name: str, y: Any, estimator: Any, *, classifier: bool) -> None:
     target = y.to_numpy() if hasattr(y, "to_numpy") else y
     if hasattr(target, "toarray"):
         return
@@ -114,11 +115,23 @@ def _check_target(name: str, y: Any, *, classifier: bool) -> None:
             f"a target is known and finite for every sample; {missing} of {len(target)} in "
             f"{name} are missing or infinite; drop those rows"
         )
-    if classifier and target.ndim == 1 and bool(np.all(target == target[0])):
+    if not classifier:
+        return
+    if target.ndim == 1 and bool(np.all(target == target[0])):
         raise InvalidDataError(
             f"a classifier learns at least two classes; all of y in {name} is "
-            f"{target[0]!r}; check the target"
+            f"{target[:1].tolist()[0]!r}; check the target"
         )
+    if type(final_step(estimator)[1]).__module__.startswith("sklearn."):
+        from sklearn.utils.multiclass import check_classification_targets
+
+        try:
+            check_classification_targets(y)
+        except ValueError as error:
+            raise InvalidDataError(
+                f"a classifier learns classes; y in {name} holds something else: {error} For "
+                "whole numbers in an object array use y.astype(int)"
+            ) from error
 
 
 def check_metadata(metadata: Any, X: Any) -> dict[str, Any]:
@@ -148,7 +161,7 @@ def check_metadata(metadata: Any, X: Any) -> dict[str, Any]:
     return {key: value for key, value in metadata.items() if value is not None}
 
 
-def check_space(estimator: Any, space: Space, fit_keys: list[str], own_score: bool) -> None:
+def check_space(estimator: Any, space: Space, fit_keys: list[str], metrics: Metrics) -> None:
     """Set params on clones of the estimator, and see that it takes them.
 
     Parameters
@@ -156,8 +169,7 @@ def check_space(estimator: Any, space: Space, fit_keys: list[str], own_score: bo
     estimator, space
     fit_keys : list of str
         What is passed to the fit of the final step, such as ``["sample_weight"]``.
-    own_score : bool
-        Whether the estimator scores itself.
+    metrics : Metrics
 
     Raises
     ------
@@ -166,8 +178,10 @@ def check_space(estimator: Any, space: Space, fit_keys: list[str], own_score: bo
     InvalidArgumentError
         Where a final step does not take the metadata.
     InvalidMetricError
-        Where a final step cannot score itself.
+        Where a final step cannot be scored.
     """
+    if not len(space):
+        raise InvalidSpaceError("a study varies something; the space has no variable; name one")
     known = sorted(estimator.get_params(deep=True))
     for name in space.names:
         parameter = parameter_of(name)
@@ -179,6 +193,8 @@ def check_space(estimator: Any, space: Space, fit_keys: list[str], own_score: bo
             )
     defaults = space.defaults()
     tried = [*space.sample(_TRIED, seed=0), *([] if defaults is None else [defaults])]
+    missing: set[str] = set()
+    scored = False
     for params in tried:
         try:
             model = configure(estimator, space.resolve(params))
@@ -188,29 +204,49 @@ def check_space(estimator: Any, space: Space, fit_keys: list[str], own_score: bo
                 "put variables of one option into a Component, or give them .when(...)"
             ) from error
         check_fit_keys(model, fit_keys)
-        if own_score and not hasattr(model, "score"):
-            raise InvalidMetricError(
-                f"without a metric an estimator scores itself; with {params} it has no method "
-                "`score`; pass metric="
-            )
+        lacking = metrics.lacking(model)
+        missing |= lacking
+        scored = scored or not lacking
+    # One that can sometimes be scored may be tuned; its other params fail, with the reason.
+    if not scored:
+        raise InvalidMetricError(
+            f"a metric scores what an estimator answers; {type(final_step(estimator)[1]).__name__} "
+            f"has no method {' or '.join(sorted(missing))} for it with any params tried; choose "
+            "another metric, or another estimator or setting of it"
+        )
 
 
 def check_fit_keys(model: Any, keys: list[str]) -> None:
-    """Raise where the final step's fit does not take what metadata holds for it."""
-    prefix, final = final_step(model)
-    own = [key for key in keys if not (prefix and "__" in key)]
-    if not own or not hasattr(final, "fit"):
-        return
-    parameters = inspect.signature(final.fit).parameters
-    if any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
-        return
-    for key in own:
-        if key not in parameters:
+    """Raise where the fit of the step meant by a key of metadata does not take it."""
+    for key in keys:
+        owner, name = _owner(model, key)
+        if not hasattr(owner, "fit"):  # "passthrough"
+            continue
+        parameters = inspect.signature(owner.fit).parameters
+        if any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
+            continue
+        if name not in parameters:
             raise InvalidArgumentError(
-                f"metadata is passed to the splitter (groups) and to the final step's fit; "
-                f"{type(final).__name__}.fit takes no {key!r}; "
-                f"{close_to(key, ['groups', *list(parameters)[2:]])}"
+                f"metadata is passed to the splitter (groups) and to a step's fit; "
+                f"{type(owner).__name__}.fit takes no {name!r}; "
+                f"{close_to(name, ['groups', *list(parameters)[2:]])}"
             )
+
+
+def _owner(model: Any, key: str) -> tuple[Any, str]:
+    """The step that a key means, and the name of the parameter of its fit."""
+    if "__" not in key:
+        return final_step(model)[1], key
+    while hasattr(model, "steps") and "__" in key:
+        step, _, key = key.partition("__")
+        steps = dict(model.steps)
+        if step not in steps:
+            raise InvalidArgumentError(
+                f"metadata names a step before two underscores; there is no step {step!r}; "
+                f"{close_to(step, list(steps))}"
+            )
+        model = steps[step]
+    return model, key
 
 
 def _may_come(parameter: str, space: Space) -> bool:

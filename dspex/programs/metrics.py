@@ -17,6 +17,7 @@ from typing import Any, final
 
 from dspex.errors import InvalidMetricError
 from dspex.programs.goals import Measured, close_to
+from dspex.programs.params import final_step, is_estimator
 from dspex.study.measurement import SCORE
 
 __all__ = ["Metrics", "WeightedScorer", "metrics_of"]
@@ -51,6 +52,19 @@ class Metrics:
         if self.measured.names is None:
             return self.scorers[SCORE]
         return dict(self.scorers)
+
+    def lacking(self, model: Any) -> set[str]:
+        """The methods that scorers need and an unfitted model does not have."""
+        if any(is_estimator(each) for each in final_step(model)[1].get_params().values()):
+            return set()  # what wraps others may only answer once fitted
+        lacking: set[str] = set()
+        for scorer in self.scorers.values():
+            # Private to scikit-learn's scorers; without it the first trials tell.
+            needed = "score" if scorer is _own_score else getattr(scorer, "_response_method", ())
+            methods = (needed,) if isinstance(needed, str) else tuple(needed)
+            if methods and not any(hasattr(model, each) for each in methods):
+                lacking.update(methods)
+        return lacking
 
     def check(self, estimator: Any, X: Any, y: Any, split: tuple[Any, Any]) -> None:
         """Try scikit-learn's own scorers on a dummy that fits the data's kind.
@@ -109,8 +123,8 @@ class WeightedScorer:
         return scores
 
 
-def metrics_of(metric: Any, estimator: Any) -> Metrics:
-    """Read ``metric=`` for an estimator.
+def metrics_of(metric: Any, estimator: Any, *, has_target: bool = True) -> Metrics:
+    """Read ``metric=`` for an estimator; scorers get y where there is a target.
 
     Raises
     ------
@@ -131,18 +145,18 @@ def metrics_of(metric: Any, estimator: Any) -> Metrics:
             )
         return _metrics({SCORE: _own_score}, None)
     if isinstance(metric, str):
-        return _metrics({metric: _scorer(metric)}, metric)
+        return _metrics({metric: _scorer(metric, has_target)}, metric)
     if isinstance(metric, Mapping):
         if not metric:
             raise InvalidMetricError("a metric measures something; got {}; name a scorer")
-        scorers = {str(name): _scorer(each) for name, each in metric.items()}
+        scorers = {str(name): _scorer(each, has_target) for name, each in metric.items()}
         return _metrics(scorers, dict(metric))
     if not callable(metric):
         raise InvalidMetricError(
             "a metric is a scorer's name, a scorer (estimator, X, y), or a dict of several; got "
             f"{metric!r} of type {type(metric).__name__}"
         )
-    return _metrics({SCORE: _scorer(metric)}, metric)
+    return _metrics({SCORE: _scorer(metric, has_target)}, metric)
 
 
 def _metrics(scorers: Mapping[str, Scorer], description: Any) -> Metrics:
@@ -158,7 +172,7 @@ def _own_score(estimator: Any, X: Any, y: Any = None, **weights: Any) -> Any:
     return estimator.score(X, **weights) if y is None else estimator.score(X, y, **weights)
 
 
-def _scorer(metric: Any) -> Scorer:
+def _scorer(metric: Any, has_target: bool) -> Scorer:
     from sklearn.metrics import get_scorer, get_scorer_names
 
     if isinstance(metric, str):
@@ -174,11 +188,11 @@ def _scorer(metric: Any) -> Scorer:
             f"a metric is a scorer's name or a callable (estimator, X, y); got {metric!r}"
         )
     if not _is_made(metric):
-        _refuse_metric_function(metric)
+        _refuse_metric_function(metric, has_target)
     return metric  # type: ignore[no-any-return]
 
 
-def _refuse_metric_function(metric: Any) -> None:
+def _refuse_metric_function(metric: Any, has_target: bool) -> None:
     name = getattr(metric, "__name__", repr(metric))
     module = getattr(metric, "__module__", None) or ""
     try:
@@ -197,11 +211,11 @@ def _refuse_metric_function(metric: Any) -> None:
             f"the truth; pass {by_name}metric=sklearn.metrics.make_scorer({name}, ...)"
         )
     try:
-        signature.bind(None, None, None)
+        signature.bind(*[None] * (3 if has_target else 2))
     except TypeError:
+        form = "(estimator, X, y)" if has_target else "(estimator, X) where there is no target"
         raise InvalidMetricError(
-            f"a metric is called (estimator, X, y); {name}{signature} cannot be; give it these "
-            "three parameters"
+            f"a metric is called {form}; {name}{signature} cannot be; give it these parameters"
         ) from None
 
 

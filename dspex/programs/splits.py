@@ -74,7 +74,9 @@ def splits_of(splitter: Any, X: Any, y: Any, metadata: dict[str, Any]) -> tuple[
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message="The groups parameter is ignored")
             raw = list(splitter.split(X, y, **metadata))
-    except UserWarning:
+    except UserWarning as warned:
+        if "groups" not in str(warned):  # the caller's own filter has made it an error
+            raise
         raise InvalidArgumentError(
             f"groups are for a splitter that keeps them together; {_text(splitter)} ignores them; "
             "pass cv=GroupKFold(5) or another group splitter, or drop groups"
@@ -121,5 +123,5 @@ def _indices(part: Any, count: int, kind: type[np.integer[Any]]) -> NDArray[np.i
 
 def _text(splitter: Any) -> str:
     if type(splitter).__module__ == "sklearn.model_selection._split":
-        return type(splitter).__name__ if "Wrapper" in type(splitter).__name__ else repr(splitter)
+        return "an iterable" if "Wrapper" in type(splitter).__name__ else repr(splitter)
     return class_name(splitter)

@@ -8,7 +8,7 @@ scikit-learn's user guide for which combinations are allowed.
 
 from __future__ import annotations
 
-from dspex.programs.suggestions.table import Table, one_of, real, switch, whole
+from dspex.programs.suggestions.table import Table, one_of, real, switch
 
 __all__ = ["TABLE"]
 
@@ -81,5 +81,4 @@ TABLE: Table = {
         .given("covariance_estimator", None),
     },
     "QuadraticDiscriminantAnalysis": {"reg_param": real(0.0, 1.0)},
-    "PLSRegression": {"n_components": whole(1, 10), "scale": switch()},
 }

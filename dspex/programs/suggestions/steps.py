@@ -21,8 +21,8 @@ TABLE: Table = {
         "whiten": switch(),
     },
     "KernelPCA": {
-        "kernel": one_of("linear", "rbf", "sigmoid", "cosine"),
-        "gamma": one_of(None, _GAMMA).when("kernel", "rbf", "sigmoid"),
+        "kernel": one_of("linear", "rbf", "cosine"),
+        "gamma": one_of(None, _GAMMA).when("kernel", "rbf"),
     },
     "PolynomialFeatures": {"degree": whole(1, 3), "interaction_only": switch()},
     "SplineTransformer": {"n_knots": whole(3, 12), "degree": whole(1, 4)},

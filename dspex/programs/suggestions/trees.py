@@ -49,6 +49,8 @@ _HISTOGRAM = {
     "l2_regularization": one_of(0.0, real(1e-8, 1e2, log=True)),
     "max_features": real(0.2, 1.0),
 }
+# The default is 1.0 in older releases of scikit-learn, and None, which means the same, in newer.
+_BAGGING = {"max_samples": one_of(None, real(0.1, 1.0)), "max_features": real(0.1, 1.0)}
 _CRITERION = one_of("gini", "entropy")
 
 TABLE: Table = {
@@ -73,8 +75,8 @@ TABLE: Table = {
         "learning_rate": real(1e-2, 2.0, log=True),
         "loss": one_of("linear", "square", "exponential"),
     },
-    "BaggingClassifier": {"max_samples": real(0.1, 1.0), "max_features": real(0.1, 1.0)},
-    "BaggingRegressor": {"max_samples": real(0.1, 1.0), "max_features": real(0.1, 1.0)},
+    "BaggingClassifier": _BAGGING,
+    "BaggingRegressor": _BAGGING,
     "IsolationForest": {
         "n_estimators": whole(50, 500, log=True),
         "max_samples": one_of("auto", real(0.1, 1.0)),
