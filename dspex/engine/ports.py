@@ -6,7 +6,7 @@ Each protocol has its doubles and its conformance suite in `dspex.testing`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias, final
 
@@ -14,7 +14,7 @@ from dspex.programs.base import Program
 from dspex.space import Space
 from dspex.study.goal import Goal
 from dspex.study.records import Failed, Measured, Record
-from dspex.study.trial import Trial
+from dspex.study.trial import Trial, TrialState
 
 __all__ = [
     "CapacityChanged",
@@ -249,9 +249,24 @@ class StudyStarted:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialEnded:
-    """A trial reached a final state."""
+    """A trial reached a final state.
 
-    trial: Trial
+    Attributes
+    ----------
+    number : int
+    state : TrialState
+    look : callable of a number
+        Makes the snapshot; most observers of many short trials do not want each.
+    """
+
+    number: int
+    state: TrialState
+    look: Callable[[int], Trial] = field(repr=False, compare=False)
+
+    @property
+    def trial(self) -> Trial:
+        """The trial as it ended."""
+        return self.look(self.number)
 
 
 @final

@@ -216,7 +216,12 @@ class Driver:
                     self._executor.submit(evaluations)
                 case Ended(number):
                     if self._audience:
-                        self._audience(TrialEnded(trial=self._engine.state.trial(number)))
+                        state = self._engine.state
+                        self._audience(
+                            TrialEnded(
+                                number=number, state=state.state_of(number), look=state.trial
+                            )
+                        )
                 case Suggest() as suggest:
                     queue.extend(self._suggest(suggest))
                 case Cancel(trials):

@@ -49,7 +49,7 @@ class LogObserver:
         match event:
             case StudyStarted():
                 self._started(event)
-            case TrialEnded() if event.trial.state in _FAILURES:
+            case TrialEnded() if event.state in _FAILURES:
                 trial = event.trial
                 self._log.warning(
                     "%s: trial %d %s: %s",
@@ -58,7 +58,7 @@ class LogObserver:
                     "timed out" if trial.state is TrialState.TIMED_OUT else "failed",
                     short_error(trial),
                 )
-            case TrialEnded():
+            case TrialEnded() if self._log.isEnabledFor(logging.DEBUG):
                 self._log.debug(
                     "%s: trial %d ended: %s", self._study, event.trial.number, event.trial.score
                 )

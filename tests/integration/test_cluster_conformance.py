@@ -15,6 +15,9 @@ from dspex.engine.ports import Executor
 from dspex.testing.executors import IsolatingExecutorSuite
 
 
+make_cluster: Any = LocalCluster
+
+
 class TestDask(IsolatingExecutorSuite):
     client: Any
 
@@ -22,7 +25,7 @@ class TestDask(IsolatingExecutorSuite):
     @classmethod
     def _cluster(cls) -> Iterator[None]:
         with (
-            LocalCluster(
+            make_cluster(
                 n_workers=2,
                 threads_per_worker=2,
                 dashboard_address=None,

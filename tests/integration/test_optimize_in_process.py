@@ -143,7 +143,7 @@ def test_callbacks_see_the_study_and_cannot_harm_it(caplog: pytest.LogCaptureFix
     result = optimize(callbacks=[broken, seen.append])
     assert isinstance(seen[0], StudyStarted)
     assert isinstance(seen[-1], StudyEnded)
-    ended = [event.trial.number for event in seen if isinstance(event, TrialEnded)]
+    ended = [event.number for event in seen if isinstance(event, TrialEnded)]
     assert sorted(ended) == list(range(20))
     assert len(result.trials) == 20
     assert "observer failed" in caplog.text

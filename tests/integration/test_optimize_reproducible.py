@@ -106,7 +106,7 @@ class Assassin:
         self.killed = 0
 
     def __call__(self, event: StudyEvent) -> None:
-        if isinstance(event, TrialEnded) and event.trial.number == self._number:
+        if isinstance(event, TrialEnded) and event.number == self._number:
             os.kill(self._pids.pop(), signal.SIGKILL)
             self.killed += 1
 

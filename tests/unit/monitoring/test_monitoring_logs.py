@@ -18,6 +18,10 @@ def seen(caplog: pytest.LogCaptureFixture) -> Callable[[], list[tuple[str, str]]
     return lambda: [(record.levelname, record.getMessage()) for record in caplog.records]
 
 
+def ended(trial: Trial) -> TrialEnded:
+    return TrialEnded(number=trial.number, state=trial.state, look=lambda number: trial)
+
+
 def test_a_study_in_the_log(
     seen: Callable[[], list[tuple[str, str]]],
     started: Callable[..., StudyStarted],
@@ -26,10 +30,10 @@ def test_a_study_in_the_log(
 ) -> None:
     observer = LogObserver()
     observer(started(resumed=7, storage="studies.db"))
-    observer(TrialEnded(trial=make_trial(7, 0.5)))
+    observer(ended(make_trial(7, 0.5)))
     error = ErrorInfo("ValueError", "first line\nsecond line", "Traceback ...")
-    observer(TrialEnded(trial=make_trial(8, error=error)))
-    observer(TrialEnded(trial=make_trial(9, error=error, state=TrialState.TIMED_OUT)))
+    observer(ended(make_trial(8, error=error)))
+    observer(ended(make_trial(9, error=error, state=TrialState.TIMED_OUT)))
     observer(Progressed(progress=progress()))
     observer(Notice(message="a worker left"))
     observer(StudyEnded(reason="trials", progress=progress(failed=2)))
