@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import Any, final
 
 from distributed import Client, Security
-from distributed.comm import connect
-from distributed.deploy import Cluster
+from distributed.comm.core import connect
+from distributed.deploy.cluster import Cluster
 
 from dspex.cluster.embedded import start_embedded_cluster
 from dspex.errors import (
@@ -34,6 +34,9 @@ WORKERS_TIMEOUT = 300.0
 """Seconds to wait for ``cluster_nodes`` workers where no timeout is given."""
 
 _LOOK_EVERY = 0.1
+
+_UNTYPED_CLIENT: Any = Client
+"""Distributed annotates its client in part; mypy --strict refuses calls of the rest."""
 
 
 @final
@@ -127,9 +130,8 @@ def connect_cluster(
 
 def _current_client() -> Client | None:
     with suppress(ValueError):
-        client = Client.current()
-        if client.status not in ("closed", "closing"):
-            return client
+        client: Client = _UNTYPED_CLIENT.current()
+        return None if client.status in ("closed", "closing") else client
     return None
 
 
@@ -165,7 +167,7 @@ def _new_client(cluster: Cluster | str) -> Iterator[Client]:
     try:
         if isinstance(cluster, str):
             _knock(cluster)
-        client = Client(cluster, set_as_default=False)
+        client = _UNTYPED_CLIENT(cluster, set_as_default=False)
     except (OSError, ValueError, ImportError, TypeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ClusterUnreachableError(
@@ -186,9 +188,11 @@ def _knock(address: str) -> None:
     A `Client` waits without end for the greeting of something else that listens there, and takes
     its own timeout for its later patience with a lost scheduler too; hence a look of our own.
     """
+    knock_at: Any = connect
+    security: Any = Security
 
     async def knock() -> None:
-        comm = await connect(address, CONNECT_TIMEOUT, **Security().get_connection_args("client"))
+        comm = await knock_at(address, CONNECT_TIMEOUT, **security().get_connection_args("client"))
         comm.abort()
 
     async def knock_for_a_while() -> None:
@@ -210,7 +214,8 @@ def _wait_for_workers(
     patience = WORKERS_TIMEOUT if timeout is None else timeout
     deadline = time.monotonic() + patience
     told: int | None = None
-    while (there := len(client.nthreads())) < wanted:
+    count: Any = client.nthreads
+    while (there := len(count())) < wanted:
         if there != told:
             told = there
             notify(f"waiting for {wanted} workers; {there} are there")

@@ -87,10 +87,12 @@ class Dispatcher:
 
     @property
     def slots(self) -> int:
+        """How many evaluations the workers run at once."""
         return sum(self._slots.values())
 
     @property
     def workers(self) -> int:
+        """How many workers may be given work."""
         return len(self._slots)
 
     def set_workers(self, slots: Mapping[str, int]) -> None:
@@ -110,7 +112,8 @@ class Dispatcher:
         if len(kept) < len(self._waiting):
             heapq.heapify(kept)
             self._waiting = kept
-        ended, partly = [], []
+        ended: list[Chunk] = []
+        partly: list[Chunk] = []
         for chunk in self.chunks.values():
             hit = {_key(each) for each in chunk.evaluations if each.trial in gone}
             if hit:
@@ -165,11 +168,10 @@ class Dispatcher:
         Nobody knows how far the chunk was. The first is charged; the others wait again, and from
         now on each travels alone, so that one which kills workers is charged itself next time.
         """
-        charged, *rest = self._take(number).wanted or [None]
-        others = [each for each in rest if each is not None]
-        self._suspects.update(map(_key, others))
-        self.add(others)
-        return charged
+        wanted = self._take(number).wanted
+        self._suspects.update(map(_key, wanted[1:]))
+        self.add(wanted[1:])
+        return wanted[0] if wanted else None
 
     def _take(self, number: int) -> Chunk:
         chunk = self.chunks.pop(number)

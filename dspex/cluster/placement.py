@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection
-from typing import final
+from typing import Any, final
 
 from distributed import Client, Future
 
@@ -35,12 +35,12 @@ class Placement:
     """
 
     def __init__(self, client: Client, payload: Payload) -> None:
-        self._client = client
+        self._client: Any = client
         self._payload = payload
-        self._copies: dict[str, Future] = {}
+        self._copies: dict[str, Future[Any]] = {}
 
     @property
-    def copy(self) -> Future | None:
+    def copy(self) -> Future[Any] | None:
         """A copy that is there; None where all are lost."""
         self._drop_lost()
         return next(iter(self._copies.values()), None)

@@ -25,7 +25,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias, final
 
 from distributed import Worker, get_worker
-from distributed.worker import thread_state
+from distributed.worker import thread_state  # type: ignore[attr-defined]
 
 from dspex.engine.ports import Evaluation
 from dspex.errors import ProgramLoadError

@@ -96,15 +96,17 @@ def _head(version: str | None, parts: int) -> Sequence[str] | None:
     return None if version is None else version.split(".")[:parts]
 
 
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(sorted(names)[:3]) + more
+
+
 def explain(unfit: Mapping[str, Sequence[str]], workers: int) -> VersionMismatchError:
     """The error for a cluster some of whose workers do not fit: {address: what does not fit}."""
     groups: dict[str, list[str]] = {}
     for worker, found in unfit.items():
         groups.setdefault(", ".join(found), []).append(worker)
-    shown = "; ".join(
-        f"{', '.join(sorted(names)[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}: {what}"
-        for what, names in groups.items()
-    )
+    shown = "; ".join(f"{_some(names)}: {what}" for what, names in groups.items())
     return VersionMismatchError(
         "workers must run the client's versions, because programs and data travel as pickles; "
         f"{len(unfit)} of {workers} do not: {shown}; start them from the client's environment "
