@@ -11,7 +11,14 @@ import logging
 from typing import final
 
 from dspex.engine.ports import Notice, StudyEnded, StudyEvent, StudyStarted, TrialEnded
-from dspex.monitoring.wording import duration, metric_name, number, share, short_error
+from dspex.monitoring.wording import (
+    duration,
+    metric_name,
+    number,
+    share,
+    short_error,
+    strategy_reason,
+)
 from dspex.study.goal import Goal
 from dspex.study.trial import TrialState
 
@@ -71,10 +78,9 @@ class LogObserver:
         self._goal = event.goal
         self._study = f"study {event.study!r}" if event.study else "study"
         self._log.info(
-            "%s started: strategy %s (%s), %s, %d done before, kept in %s",
+            "%s started: strategy %s; %s, %d done before, kept in %s",
             self._study,
-            event.strategy,
-            event.reason,
+            strategy_reason(event.strategy, event.reason),
             "no limit of trials" if event.trials is None else f"{event.trials} trials in all",
             event.resumed,
             event.storage or "memory",

@@ -26,7 +26,15 @@ from dspex.engine.ports import (
     StudyStarted,
 )
 from dspex.errors import InvalidArgumentError
-from dspex.monitoring.wording import count, duration, metric_name, number, share, stop_sentence
+from dspex.monitoring.wording import (
+    count,
+    duration,
+    metric_name,
+    number,
+    share,
+    stop_sentence,
+    strategy_reason,
+)
 from dspex.study.goal import Goal
 
 __all__ = ["PlainLines", "ProgressBar", "make_progress"]
@@ -71,7 +79,7 @@ def _in_notebook() -> bool:
 
 def _greeting(event: StudyStarted) -> str:
     name = f"Study {event.study!r}" if event.study else "Study"
-    text = f"{name}: strategy {event.strategy}" + (f" ({event.reason})" if event.reason else "")
+    text = f"{name}: strategy {strategy_reason(event.strategy, event.reason)}"
     if event.resumed:
         total = "" if event.trials is None else f" of {event.trials:,}"
         text += f"; continues after {event.resumed:,}{total} trials"

@@ -169,7 +169,8 @@ def _cards(trials: Sequence[Trial], goal: Goal, summary: StudySummary) -> Iterat
     if summary.stop_reason:
         yield _Card("Stopped", stop_sentence(summary.stop_reason))
     if summary.strategy:
-        yield _Card("Strategy", summary.strategy, summary.reason)
+        reason = summary.reason.removeprefix(summary.strategy).lstrip(", ")
+        yield _Card("Strategy", summary.strategy, reason)
 
 
 def _compute(trials: Sequence[Trial]) -> str:

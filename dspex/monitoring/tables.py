@@ -24,6 +24,7 @@ from dspex.monitoring.wording import (
     plain_value,
     share,
     stop_sentence,
+    strategy_reason,
 )
 from dspex.space import Space
 from dspex.study.goal import Goal
@@ -129,7 +130,7 @@ def _facts(trials: Sequence[Trial], summary: StudySummary) -> Iterator[tuple[str
     if summary.stop_reason:
         yield "stopped", stop_sentence(summary.stop_reason)
     if summary.strategy:
-        yield "strategy", summary.strategy + (f" ({summary.reason})" if summary.reason else "")
+        yield "strategy", strategy_reason(summary.strategy, summary.reason)
     if summary.storage:
         yield "kept in", summary.storage
 

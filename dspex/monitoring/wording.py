@@ -20,6 +20,7 @@ __all__ = [
     "share",
     "short_error",
     "stop_sentence",
+    "strategy_reason",
 ]
 
 # {StudyEnded.reason: the sentence for people}; an unknown reason is printed as it is.
@@ -29,6 +30,7 @@ _STOPPED = {
     "target_score": "the target score is reached",
     "interrupted": "interrupted",
     "max_failures": "too many trials failed",
+    "error": "an error ended it",
     "space_exhausted": "every point of the space was tried",
 }
 
@@ -106,6 +108,19 @@ def count(n: int, noun: str) -> str:
 def metric_name(goal: Goal) -> str:
     """The name of the (first) objective."""
     return goal.objectives[0].name
+
+
+def strategy_reason(strategy: str, reason: str) -> str:
+    """A strategy's name and why it was chosen, the name once.
+
+    Examples
+    --------
+    >>> strategy_reason("tpe", "tpe, because trials are few"), strategy_reason("grid", "as asked")
+    ('tpe, because trials are few', 'grid (as asked)')
+    """
+    if not reason or reason == strategy:
+        return strategy
+    return reason if reason.startswith(strategy) else f"{strategy} ({reason})"
 
 
 def short_error(trial: Trial, width: int = 120) -> str:

@@ -40,7 +40,7 @@ def test_a_study_in_the_log(
     assert seen() == [
         (
             "INFO",
-            "study 'digits' started: strategy tpe (eight variables), 100 trials in all, "
+            "study 'digits' started: strategy tpe (eight variables); 100 trials in all, "
             "7 done before, kept in studies.db",
         ),
         ("DEBUG", "study 'digits': trial 7 ended: 0.5"),
