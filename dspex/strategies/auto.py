@@ -9,6 +9,13 @@ from dspex.space import Space
 
 __all__ = ["choose"]
 
+# Measured against TPE on eight functions of 2 to 10 variables: ahead of it on most from here on.
+_CMAES_TRIALS = 100  # for each variable, and at least
+_CMAES_LEAST = 500
+_CMAES_COLUMNS = 2
+# A whole number with fewer values than this is closer to a choice than to a number.
+_FINE = 20
+
 
 def choose(space: Space, *, objectives: int, trials: int | None) -> tuple[str, str]:
     """The name of a strategy, and one sentence that says why.
@@ -33,6 +40,26 @@ def choose(space: Space, *, objectives: int, trials: int | None) -> tuple[str, s
             f"grid, because the space has only {size} different params and {trials} trials "
             "try them all"
         )
-    # 2. A smooth space and a budget that lets CMA-ES learn a covariance matrix.
+    # 2. Numbers only, and a budget that pays for learning how they belong together.
+    enough = max(_CMAES_LEAST, _CMAES_TRIALS * len(space))
+    if _smooth(space) and objectives == 1 and trials is not None and trials >= enough:
+        return "cmaes", (
+            f"cmaes, because all {len(space)} variables are numbers and {trials} trials are "
+            f"enough (from {enough} on) to learn how they depend on each other"
+        )
     # 3. Anything else.
-    return "tpe", "tpe, because it serves every kind of variable at any budget"
+    kind = "conditional variables" if space.is_conditional else "every kind of variable"
+    goals = "" if objectives == 1 else " and several objectives"
+    return "tpe", f"tpe, because it serves {kind}{goals} and learns from few trials"
+
+
+def _smooth(space: Space) -> bool:
+    """Whether CMA-ES can turn here: several columns, all fine-grained and always active."""
+    return (
+        len(space) >= _CMAES_COLUMNS
+        and not space.is_conditional
+        and all(
+            leaf.cardinality is None or (leaf.kind != "choice" and leaf.cardinality >= _FINE)
+            for leaf in space.leaves
+        )
+    )

@@ -41,10 +41,11 @@ __all__ = ["TPE"]
 
 FloatArray = NDArray[np.float64]
 
-# Bandwidths, in units. Of k good ones at least max(_GOOD, 0.4 / (k + 2)); of the others one width,
-# max(_OTHERS, 2 / (n + 2)).
-_GOOD = 0.02
-_OTHERS = 0.02
+# Bandwidths, in units. Of k good ones of n trials at least _GOOD / (k + 2), less where n is large and
+# k is not; of all others one width, max(_OTHERS, 2 / (n + 2)).
+_GOOD = 0.4
+_SETTLED = 400
+_OTHERS = 0.025
 # A repeat of a row that was tried is taken only where neither a candidate nor _DRAWS rows are new.
 _REPEAT = 1e9
 _DRAWS = 64
@@ -78,7 +79,7 @@ class TPE:
     name = "tpe"
     seedable = True
 
-    def __init__(self, *, startup: int = 10, candidates: int = 24) -> None:
+    def __init__(self, *, startup: int = 10, candidates: int = 32) -> None:
         for option, value in (("startup", startup), ("candidates", candidates)):
             if value < 1:
                 raise InvalidArgumentError(f"{option} of TPE is at least 1; got {value!r}")
@@ -140,7 +141,7 @@ class TPE:
         self._history = History(len(self._space), self._seed)
         self._tried: set[bytes] = set()
         self._width = math.nan
-        self._mixture: tuple[list[int], Mixture] | None = None
+        self._mixture: tuple[list[int], float, Mixture] | None = None
         # Of the prior, then of each slot of the history.
         prior = self._features.kernels(self._prior, np.ones(1), 1.0)
         self._kernels = np.repeat(prior, 1 + len(self._history.units), axis=0)
@@ -166,7 +167,7 @@ class TPE:
 
     def _suggest(self, n: int, first: int, active: FloatArray) -> FloatArray:
         space, features = self._space, self._features
-        positions, good = self._good()
+        positions, _, good = self._good()
         draws = [
             self._stream(first + i).random((self.candidates, len(space) + 1)) for i in range(n)
         ]
@@ -194,17 +195,19 @@ class TPE:
                 log_g = np.logaddexp(log_g, phi @ kernel[0])
         return chosen
 
-    def _good(self) -> tuple[list[int], Mixture]:
-        """The positions of the good trials, and the mixture l; its last kernel is the prior."""
+    def _good(self) -> tuple[list[int], float, Mixture]:
+        """The positions of the good trials, their least bandwidth, and the mixture l."""
+        # The last kernel is the prior.
         elites = self._history.elites
         k = min(math.ceil(0.1 * self._history.count), ELITES, len(elites.positions))
         positions = elites.positions[:k]
-        if self._mixture is not None and self._mixture[0] == positions:
+        # In steps, so that the mixture changes only where the good trials do.
+        least = _GOOD / (k + 2) * 2.0 ** (-0.5 * (self._history.count // _SETTLED).bit_length())
+        if self._mixture is not None and self._mixture[:2] == (positions, least):
             return self._mixture
         units = elites.units(k)
         numeric = self._features.numeric
-        least = np.maximum(self._features.finest, max(_GOOD, 0.4 / (k + 2)))
-        s = neighbour_bandwidths(units[:, numeric], least)
+        s = neighbour_bandwidths(units[:, numeric], np.maximum(self._features.finest, least))
         mixture = Mixture(
             self._features,
             np.vstack([units, self._prior]),
@@ -212,7 +215,7 @@ class TPE:
             blur=1.0 / (k + 1),
             weights=np.append(_rank_weights(k), 1.0),
         )
-        self._mixture = positions, mixture
+        self._mixture = positions, least, mixture
         return self._mixture
 
     def _log_others(self, phi: FloatArray, good: Sequence[int], active: FloatArray) -> FloatArray:
