@@ -23,6 +23,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
+from dspex.engine.judge import FIRST_FAILURES, Judge
 from dspex.engine.messages import (
     Abort,
     Append,
@@ -44,9 +45,6 @@ from dspex.study.state import StudyState
 from dspex.study.trial import ErrorInfo, TrialState
 
 __all__ = ["Engine"]
-
-FIRST_FAILURES = 10
-"""How many trials must fail, and none succeed, before "auto" gives up."""
 
 CHUNK_SECONDS = 0.05
 """How long a chunk of short evaluations should last; k grows so that slots have enough of them."""
@@ -74,17 +72,6 @@ class _Request:
     n: int
     told: int
     keep: range  # the numbers that become trials: a resumed block has part of them already
-
-
-@final
-@dataclass(slots=True)
-class _Judge:
-    """What ended trials say about going on, in the order in which they are judged."""
-
-    seen: int = 0
-    failed: int = 0
-    completed: int = 0
-    failed_here: int = 0  # in this session
 
 
 @final
@@ -132,7 +119,7 @@ class Engine:
         self._finished = False
         self._slots = 1
         self._mean_seconds: float | None = None
-        self._judge = _Judge()
+        self._judge = Judge(state, settings)
         self._handlers: dict[type, Callable[[Any], list[Command]]] = {
             Suggested: self._suggested,
             Measured: self._measured,
@@ -353,49 +340,12 @@ class Engine:
     # --- judging ---------------------------------------------------------------------------
 
     def _judge_ended(self, *, resumed: bool = False) -> list[Command]:
-        """Look at trials not judged yet, by number or by arrival, and stop where rules say so."""
-        judge, state = self._judge, self.state
-        until = self._frontier if self.settings.reproducible else state.n_ended
-        while judge.seen < until and not self._finished:
-            number = judge.seen if self.settings.reproducible else int(state.order[judge.seen])
-            judge.seen += 1
-            if state.state_of(number) is TrialState.COMPLETED:
-                judge.completed += 1
-                if self._reaches_target(number):
-                    self._lower_limit(number, "target_score")
-            else:
-                judge.failed += 1
-                judge.failed_here += not resumed
-                most = self.settings.max_failures
-                if most != "auto" and judge.failed > most:
-                    self._lower_limit(number, "max_failures")
-                elif most == "auto" and not judge.completed:
-                    commands = self._give_up(number)
-                    if commands:
-                        return commands
+        for verdict in self._judge.look(self._frontier, resumed=resumed):
+            if verdict.rule == "all_failed":
+                rule = f"the first {FIRST_FAILURES} trials all failed"
+                return self._abort(self._judge.failure(rule, verdict.trial))
+            self._lower_limit(verdict.trial, verdict.rule)
         return []
-
-    def _give_up(self, number: int) -> list[Command]:
-        if self._judge.failed_here < FIRST_FAILURES:
-            return []
-        return self._abort(
-            self._all_failed(f"the first {FIRST_FAILURES} trials all failed", number)
-        )
-
-    def _all_failed(self, rule: str, number: int) -> AllTrialsFailedError:
-        error = self.state.error_of(number)
-        return AllTrialsFailedError(
-            f"{rule}; trial {number} with params {self.state.trial(number).params} says {error}; "
-            "mend the program, or pass max_failures= to go on\n"
-            + (error.traceback if error is not None else ""),
-            trial=number,
-        )
-
-    def _reaches_target(self, number: int) -> bool:
-        target = self.settings.target_score
-        if target is None or self.state.violation_of(number) > 0:
-            return False
-        return self.state.loss_of(number) <= self.state.goal.objectives[0].sign * target
 
     def _lower_limit(self, number: int, reason: str) -> None:
         """Stop because of a trial: at once, or with the last block that it could not prevent."""
@@ -479,9 +429,9 @@ class Engine:
         return np.array(sorted(self._flights), dtype=np.int64)
 
     def _finish(self) -> list[Command]:
-        if not self._judge.completed and self._judge.failed and not self._stopping:
+        if self._judge.nothing_completed and not self._stopping:
             last = int(self.state.order[-1])
-            return self._abort(self._all_failed("no trial was completed", last))
+            return self._abort(self._judge.failure("no trial was completed", last))
         self._finished = True
         return [Finish(self._reason)]
 
