@@ -180,8 +180,6 @@ def check_space(estimator: Any, space: Space, fit_keys: list[str], metrics: Metr
     InvalidMetricError
         Where a final step cannot be scored.
     """
-    if not len(space):
-        raise InvalidSpaceError("a study varies something; the space has no variable; name one")
     known = sorted(estimator.get_params(deep=True))
     for name in space.names:
         parameter = parameter_of(name)

@@ -47,8 +47,11 @@ class Metrics:
     def scoring(self) -> Any:
         """The ``scoring`` argument of scikit-learn's functions.
 
-        A lone callable may return a dict (scikit-learn allows it), so it goes as it is.
+        A lone callable may return a dict (scikit-learn allows it), so it goes as it is; an
+        estimator's own score is None there, which heeds the estimator's requests for metadata.
         """
+        if self.scorers.get(SCORE) is _own_score:
+            return None
         if self.measured.names is None:
             return self.scorers[SCORE]
         return dict(self.scorers)

@@ -106,8 +106,11 @@ def build(
     refuse_dask(training_data=training_data, validation_data=validation_data, metadata=metadata)
     if refit is not None and not isinstance(refit, bool):
         raise InvalidArgumentError(f"refit is True, False or None; got {refit!r}")
-    wanted = None if space is None else Space.of(space)
     kind = _kind(program)
+    wanted = program.space() if space is None and kind == "program" else space
+    wanted = None if wanted is None else Space.of(wanted)
+    if wanted is not None and not len(wanted):
+        raise InvalidSpaceError("a study varies something; the space has no variable; name one")
     if kind == "estimator":
         from dspex.programs.assembly import build_estimator
 
@@ -141,10 +144,7 @@ def build(
             f"a {kind} measures itself, by what it returns; got metric={metric!r} for "
             f"{_name(program)}; drop metric, or call it in the program"
         )
-    chosen = wanted
-    if kind == "program" and wanted is None:
-        chosen = program.space()
-    if chosen is None:
+    if wanted is None:
         raise InvalidSpaceError(
             f"a {kind} has no search space of its own; {_name(program)} came without space=; "
             'pass one, such as space={"x": Float(0, 1)}'
@@ -155,7 +155,7 @@ def build(
     if kind == "program":
         made = program
     elif kind == "class":
-        made = ClassProgram(program, names=chosen.names, metric=metric, has_data=has_data)
+        made = ClassProgram(program, names=wanted.names, metric=metric, has_data=has_data)
         if metric is not None:
             names = tuple(map(str, metric)) if isinstance(metric, Mapping) else None
             measured = Measured(names, default="maximize")
@@ -172,9 +172,9 @@ def build(
     return Prepared(
         program=made,
         data=training_data,
-        space=chosen,
+        space=wanted,
         goal=goal,
-        defaults=chosen.defaults(),
+        defaults=wanted.defaults(),
         folds=folds,
         identity={
             "program": content_hash(program),
@@ -184,7 +184,7 @@ def build(
             "validation_data": None,
             "metadata": None,
         },
-        summary=f"{kind} {_name(program)} over {_count(len(chosen), 'variable')}",
+        summary=f"{kind} {_name(program)} over {_count(len(wanted), 'variable')}",
     )
 
 

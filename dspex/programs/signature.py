@@ -11,6 +11,7 @@ and an option with a default of the function's own stays as it is.
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -74,6 +75,9 @@ def plan(
         parameters = list(inspect.signature(function).parameters.values())[skip:]
     except (TypeError, ValueError):  # some builtins have no signature
         return Call(tuple(roles[:1]), ())
+    # What a partial has bound by keyword shows as an option, and is none.
+    bound = function.keywords if isinstance(function, functools.partial) else {}
+    parameters = [each for each in parameters if each.name not in bound]
     by_position = [each for each in parameters if each.kind in _POSITIONAL]
     left = [role for role in roles if all(role != each.name for each in by_position)]
     positional: list[str] = []
