@@ -51,7 +51,8 @@ def main(trials: int, slots: int) -> None:
             started = time.perf_counter()
             results = tuner.fit()
             seconds = time.perf_counter() - started
-        assert len(results) == count and results.num_errors == 0
+        assert len(results) == count
+        assert results.num_errors == 0
         return seconds
 
     run(slots)
