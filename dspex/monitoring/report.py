@@ -22,6 +22,7 @@ from dspex.monitoring.summary import StudySummary
 from dspex.monitoring.views import (
     FAILURES,
     best_trial,
+    better,
     in_order,
     params_text,
     pareto_mask,
@@ -147,8 +148,7 @@ def _headline(best: Trial | None, goal: Goal, summary: StudySummary) -> dict[str
     objective = goal.objectives[0]
     if best is None or best.score is None:
         return {"metric": objective.name, "value": "no trial completed", "note": ""}
-    better = "higher" if objective.direction == "maximize" else "lower"
-    note = f"trial {best.number}, {better} is better"
+    note = f"trial {best.number}, {better(objective)} is better"
     if summary.baseline_score is not None:
         gain = best.score - summary.baseline_score
         note += f"; the defaults give {number(summary.baseline_score)} ({gain:+.3g})"

@@ -21,6 +21,7 @@ from dspex.study.trial import Trial, TrialState
 __all__ = [
     "FAILURES",
     "best_trial",
+    "better",
     "improvements",
     "in_order",
     "objective_named",
@@ -63,6 +64,11 @@ def scores_of(trials: Sequence[Trial], goal: Goal, objective: Objective) -> Floa
         for trial in trials
     )
     return np.array([np.nan if score is None else score for score in found], dtype=np.float64)
+
+
+def better(objective: Objective) -> str:
+    """Which scores are better: "higher" or "lower"."""
+    return "higher" if objective.direction == "maximize" else "lower"
 
 
 def improvements(scores: FloatArray, feasible: NDArray[np.bool_], sign: float) -> NDArray[np.intp]:

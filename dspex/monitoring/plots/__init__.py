@@ -92,7 +92,7 @@ class Plots:
         InvalidArgumentError
             Where the study has one objective only.
         """
-        from dspex.monitoring.plots.history import draw_pareto
+        from dspex.monitoring.plots.pareto import draw_pareto
         from dspex.monitoring.plots.style import displayed
 
         names = [objective.name for objective in self._goal.objectives]

@@ -14,6 +14,7 @@ from bokeh.plotting import figure
 from numpy.typing import NDArray
 
 from dspex.monitoring.plots.axes import VariableAxis, chosen_leaves
+from dspex.monitoring.plots.scores import ScoreAxis
 from dspex.monitoring.plots.style import (
     BEST,
     NEUTRAL,
@@ -21,7 +22,6 @@ from dspex.monitoring.plots.style import (
     empty,
     hover,
     new_figure,
-    robust_range,
     thinned,
 )
 from dspex.monitoring.views import in_order, params_text, scores_of
@@ -53,7 +53,8 @@ def draw_parallel_coordinates(
         return empty(title, "No trial has a score yet")
     chosen = _worth_drawing(ranked)
     scores = scores_of(chosen, goal, objective)
-    low, high = robust_range(scores, float(scores[-1]))
+    score_axis = ScoreAxis(scores, objective)
+    low, high = score_axis.low, score_axis.high
     rows = space.rows([trial.params for trial in chosen])
     numbers = np.array([trial.number for trial in chosen])
     axes = [VariableAxis(leaf, rows[:, space.names.index(leaf.name)]) for leaf in leaves]
@@ -87,7 +88,7 @@ def draw_parallel_coordinates(
         hover_line_alpha=1.0,
     )
     plot.line(list(range(len(titles))), lines[-1], color=BEST, line_width=3)
-    _label_ticks(plot, axes, low, high)
+    _label_ticks(plot, axes, scores, low, high)
     tooltips = [("trial", "@number"), (objective.name, "@score"), ("params", "@params")]
     hover(plot, tooltips, [drawn], line_policy="interp")
     return plot
@@ -124,12 +125,20 @@ def _canvas(title: str, names: Sequence[str], bottom: float) -> figure:
     return plot
 
 
-def _label_ticks(plot: figure, axes: Sequence[VariableAxis], low: float, high: float) -> None:
+def _label_ticks(
+    plot: figure,
+    axes: Sequence[VariableAxis],
+    scores: NDArray[np.float64],
+    low: float,
+    high: float,
+) -> None:
     ticks = [(i, at, text) for i, axis in enumerate(axes) for at, text in axis.ticks()]
-    ticks += [
-        (len(axes), float(high_end), number(float(f"{value:.4g}")))
-        for high_end, value in enumerate((low, high))
-    ]
+    ends = [number(float(f"{end:.4g}")) for end in (low, high)]
+    if scores.min() < low:
+        ends[0] = f"≤ {ends[0]}"
+    if scores.max() > high:
+        ends[1] = f"≥ {ends[1]}"
+    ticks += [(len(axes), float(at), text) for at, text in enumerate(ends)]
     ticks += [(i, _OFF, "inactive") for i, axis in enumerate(axes) if np.isnan(axis.column).any()]
     for position, at, text in ticks:
         plot.add_layout(

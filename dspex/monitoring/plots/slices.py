@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 from bokeh.layouts import gridplot
-from bokeh.models import ColumnDataSource, LinearColorMapper, Range1d
+from bokeh.models import ColumnDataSource, LinearColorMapper
 from bokeh.plotting import figure
 from numpy.typing import NDArray
 
 from dspex.monitoring.plots.axes import VariableAxis, chosen_leaves
+from dspex.monitoring.plots.scores import ScoreAxis
 from dspex.monitoring.plots.style import (
     BEST,
     COLOURS,
@@ -26,9 +27,7 @@ from dspex.monitoring.plots.style import (
     hover,
     new_figure,
     point_alpha,
-    robust_range,
     thinned,
-    wants_log,
 )
 from dspex.monitoring.views import FAILURES, in_order, scores_of
 from dspex.monitoring.wording import number, plain_value, short_error
@@ -62,19 +61,11 @@ def draw_slices(
     best = in_order(trials, goal, objective)[0]
     best_at = [i for i, trial in enumerate(trials) if trial is best]
     shown = np.union1d(scored, np.array(best_at, dtype=np.intp)).astype(np.intp)
-    is_log = wants_log(scores[shown])
-    low, high = (
-        (float(scores[shown].min()), float(scores[shown].max()))
-        if is_log
-        else robust_range(scores[shown], float(scores[best_at[0]]))
-    )
-    y_range = (
-        Range1d(low * (low / high) ** 0.08, high * (high / low) ** 0.08)
-        if is_log
-        else Range1d(low - 0.08 * (high - low), high + 0.08 * (high - low))
-    )
-    heights = np.clip(scores, low, high)
-    heights[failed] = low if objective.direction == "maximize" else high
+    score_axis = ScoreAxis(scores[shown], objective)
+    heights = score_axis.clip(scores)
+    heights[failed] = score_axis.failed
+    # One range for all, so that zooming one picture zooms its neighbours.
+    y_range = score_axis.range()
     rows = space.rows([trial.params for trial in trials])
     plots = []
     for leaf in leaves:
@@ -83,14 +74,14 @@ def draw_slices(
             leaf.name,
             height=250,
             x_axis_type=axis.scale,
-            y_axis_type="log" if is_log else "linear",
+            y_axis_type=score_axis.scale,
             y_range=y_range,
             y_axis_label=objective.name,
         )
         axis.dress(plot)
         _draw(plot, axis, trials, shown, failed, heights, scores, best_at)
         plots.append(plot)
-    columns = min(3, len(plots))
+    columns = 2 if len(plots) in (2, 4) else min(3, len(plots))
     return gridplot(
         plots,
         ncols=columns,

@@ -21,7 +21,6 @@ from bokeh.plotting import figure
 from bokeh.resources import INLINE
 from numpy.typing import NDArray
 
-from dspex.space import Leaf
 from dspex.study.trial import TrialState
 
 __all__ = [
@@ -36,10 +35,8 @@ __all__ = [
     "hover",
     "new_figure",
     "point_alpha",
-    "robust_range",
-    "scale_of",
+    "style_legend",
     "thinned",
-    "wants_log",
 ]
 
 FloatArray = NDArray[np.float64]
@@ -174,42 +171,6 @@ def _show_in_notebook(plot: Any) -> None:
     # Inline, because a cluster's notebooks often have no way out to a network.
     output_notebook(INLINE, hide_banner=True)
     show(plot)
-
-
-def wants_log(values: FloatArray) -> bool:
-    """Whether positive numbers span more than three orders of magnitude."""
-    return bool(len(values) and values.min() > 0 and values.max() / values.min() > 1000)
-
-
-def scale_of(leaf: Leaf) -> str:
-    """Bokeh's word for a variable's axis."""
-    return "log" if leaf.kind != "choice" and leaf.log else "linear"
-
-
-def robust_range(values: FloatArray, keep: float | None = None) -> tuple[float, float]:
-    """A range for an axis that a few wild scores do not flatten.
-
-    Parameters
-    ----------
-    values : array, shape (n,), n > 0
-    keep : float, optional
-        The best score, which is always inside.
-
-    Examples
-    --------
-    >>> low, high = robust_range(np.array([-1e9, *np.linspace(0.0, 1.0, 99)]))
-    >>> -2 < low < high <= 1
-    True
-    """
-    q05, q95 = np.quantile(values, [0.05, 0.95])
-    reach = 1.5 * (q95 - q05)
-    low, high = max(values.min(), q05 - reach), min(values.max(), q95 + reach)
-    if keep is not None:
-        low, high = min(low, keep), max(high, keep)
-    if low == high:
-        pad = abs(low) * 0.1 or 1.0
-        low, high = low - pad, high + pad
-    return float(low), float(high)
 
 
 def thinned(positions: IndexArray, limit: int = MAX_POINTS) -> IndexArray:

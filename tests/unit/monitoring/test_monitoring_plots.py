@@ -143,9 +143,39 @@ def test_one_wild_score_does_not_flatten_the_rest(make_trial: MakeTrial) -> None
     trials = [make_trial(i, i / 100) for i in range(100)] + [make_trial(100, -1e9)]
     picture = Plots(trials, Space({"x": Float(0, 1)}), Goal.of("maximize")).history()
     assert picture.y_range.start > -10
-    dots = glyphs(picture, Scatter)[0].data_source.data
-    assert dots["marker"][-1] == "inverted_triangle"
-    assert dots["score"][-1] == "-1000000000"
+    assert picture.y_range.end > 0.99
+    inside, beyond, *_ = glyphs(picture, Scatter)
+    assert len(inside.data_source.data["x"]) == 100
+    assert beyond.glyph.marker == "inverted_triangle"
+    assert beyond.data_source.data["score"] == ["-1000000000"]
+    assert beyond.data_source.data["y"][0] > picture.y_range.start
+    assert "off the scale" in labels(picture)
+
+
+def test_the_defaults_are_never_off_the_scale(make_trial: MakeTrial) -> None:
+    trials = [make_trial(0, 1000.0, proposed_by="default")]
+    trials += [make_trial(i, 1 + i / 100) for i in range(1, 50)]
+    picture = Plots(trials, Space({"x": Float(0, 1)}), Goal.of("minimize")).history()
+    assert picture.y_range.end > 1000
+    assert "off the scale" not in labels(picture)
+
+
+def test_failed_trials_lie_beyond_the_worst_score(make_trial: MakeTrial) -> None:
+    error = ErrorInfo("ValueError", "no")
+    trials = [make_trial(0, 1.0), make_trial(1, 2.0), make_trial(2, error=error)]
+    for direction, is_low in [("maximize", True), ("minimize", False)]:
+        picture = Plots(trials, Space({"x": Float(0, 1)}), Goal.of(direction)).history()
+        (crosses,) = [r for r in glyphs(picture, Scatter) if r.glyph.marker == "x"]
+        place = crosses.data_source.data["y"][0]
+        assert picture.y_range.start < place < picture.y_range.end
+        assert place < 1.0 if is_low else place > 2.0
+
+
+def test_each_objective_has_its_own_scores(make_study: MakeStudy) -> None:
+    study = make_study(20, objectives=2)
+    picture = plots_of(study).history("latency")
+    scores = glyphs(picture, Scatter)[0].data_source.data["score"]
+    assert all(float(score) >= 1 for score in scores)
 
 
 def test_losses_over_many_decades_have_a_log_axis(make_trial: MakeTrial) -> None:
@@ -159,9 +189,11 @@ def test_ten_thousand_trials_are_thinned_but_no_record_is_lost(make_trial: MakeT
     trials = [make_trial(i, float(score)) for i, score in enumerate(scores)]
     picture = Plots(trials, Space({"x": Float(0, 1)}), Goal.of("maximize")).history()
     dots = glyphs(picture, Scatter)[0].data_source.data
+    beyond = glyphs(picture, Scatter)[1].data_source.data
     records = np.flatnonzero(scores == np.maximum.accumulate(scores))
-    assert len(dots["x"]) <= MAX_POINTS + len(records)
-    assert set(records) <= set(np.asarray(dots["x"]))
+    drawn = {*np.asarray(dots["x"]).tolist(), *np.asarray(beyond["x"]).tolist()}
+    assert len(drawn) <= MAX_POINTS + len(records)
+    assert set(records.tolist()) <= drawn
 
 
 def test_the_pareto_front_is_counted_and_stepped(make_trial: MakeTrial) -> None:
