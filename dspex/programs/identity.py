@@ -41,7 +41,12 @@ def content_hash(value: object) -> str | None:
     >>> content_hash([1, 2]) == content_hash([2, 1])
     False
     """
-    return None if value is None else _digest(_text(fingerprint(value)))
+    if value is None:
+        return None
+    try:
+        return _digest(_text(fingerprint(value)))
+    except RecursionError:  # objects that hold each other are known by their class and its source
+        return _digest(_text([class_name(value), _source(type(value))]))
 
 
 def fingerprint(value: Any) -> Any:
@@ -144,8 +149,7 @@ def _other(value: Any) -> Any:
     state = getattr(value, "__dict__", None)
     if type(value).__module__ == "__main__" or callable(value):
         described["hash"] = _source(type(value))
-        with contextlib.suppress(RecursionError):  # objects that hold each other
-            described["state"] = fingerprint(state)
+        described["state"] = fingerprint(state)
         return described
     import joblib
 

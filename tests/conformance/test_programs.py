@@ -6,12 +6,16 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import scipy.sparse as sp
 from sklearn.cluster import KMeans
+from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_iris
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.svm import SVC
 
 from dspex.programs import Program, RunningTrial, build
@@ -103,6 +107,33 @@ class TestValidationData(ProgramSuite):
     def make(self) -> Made:
         ridge = Ridge(copy_X=False)
         return made(ridge, (X[::2], y[::2]), validation_data=(X[1::2], y[1::2]))
+
+
+class TestFrame(ProgramSuite):
+    def make(self) -> Made:
+        frame = pd.DataFrame(X, columns=["a", "b", "c", "d"]).assign(
+            kind=pd.Categorical(np.array(["u", "v", "w"])[np.arange(150) % 3]),
+            word=np.array(["p", "q"])[np.arange(150) % 2],
+        )
+        columns = ColumnTransformer(
+            [("number", StandardScaler(), ["a"]), ("word", OneHotEncoder(), ["kind", "word"])]
+        )
+        weights = pd.Series(np.linspace(0.5, 2.0, 150))
+        metadata = {"sample_weight": weights}
+        return made(make_pipeline(columns, SVC()), (frame, pd.Series(y)), metadata=metadata, cv=3)
+
+
+class TestSparse(ProgramSuite):
+    def make(self) -> Made:
+        scaled = make_pipeline(StandardScaler(with_mean=False, copy=False), SVC())
+        data = (sp.csr_matrix(X), y)
+        return made(scaled, data, space={"svc__C": Float(0.1, 9)}, validation_data=data)
+
+
+class TestTexts(ProgramSuite):
+    def make(self) -> Made:
+        texts = ["a good film", "a bad film", "good and long", "bad and long"] * 10
+        return made(make_pipeline(TfidfVectorizer(), Ridge()), (texts, [0.0, 1.0] * 20), cv=3)
 
 
 class TestClusterer(ProgramSuite):

@@ -21,8 +21,11 @@ VALUES = st.recursive(
     ),
     max_leaves=12,
 )
+DTYPES: st.SearchStrategy[np.dtype[Any]] = st.sampled_from(
+    [np.dtype(name) for name in ("f8", "i4", "?", "<U3")]
+)
 ARRAYS = hnp.arrays(
-    st.sampled_from([np.float64, np.int32, np.bool_, np.dtype("<U3")]),
+    DTYPES,
     hnp.array_shapes(max_dims=3, max_side=4, min_side=0),
 )
 
