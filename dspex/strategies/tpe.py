@@ -41,8 +41,8 @@ __all__ = ["TPE"]
 
 FloatArray = NDArray[np.float64]
 
-# Bandwidths, in units. Of k good ones of n trials at least _GOOD / (k + 2), less where n is large and
-# k is not; of all others one width, max(_OTHERS, 2 / (n + 2)).
+# Bandwidths, in units. Of k good ones of n trials at least _GOOD / (k + 2), less where n is large
+# and k is not; of all others one width, max(_OTHERS, 2 / (n + 2)).
 _GOOD = 0.4
 _SETTLED = 400
 _OTHERS = 0.025
