@@ -15,8 +15,6 @@ extensions = [
     "sphinx.ext.intersphinx",
 ]
 exclude_patterns = ["_build"]
-# The page of benchmarks is written by their scripts; a checkout may not have it.
-suppress_warnings = ["toc.empty_glob"]
 html_theme = "furo"
 html_title = f"dspex {release}"
 
