@@ -11,45 +11,33 @@ with its anchor (`tasks`).
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
 import operator
 import queue
 import time
-from collections.abc import Collection, Coroutine, Iterable, Sequence
-from concurrent.futures import Future as ThreadFuture
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, final
 
 from distributed import Client, Future
 from distributed.scheduler import KilledWorker
 
 from dspex.cluster.dispatch import Chunk, Dispatcher
+from dspex.cluster.link import LOOK_EVERY, Link
 from dspex.cluster.members import Members
+from dspex.cluster.patience import Patience
 from dspex.cluster.placement import Placement
-from dspex.cluster.tasks import close_hosts, pack_chunk, unpack_result
+from dspex.cluster.tasks import pack_chunk, unpack_result
 from dspex.cluster.versions import ask_workers
 from dspex.engine.ports import CapacityChanged, Evaluation, Job, Lost, Notice, Outcome
-from dspex.errors import ClusterError, ClusterLostError, NoWorkersError
+from dspex.errors import ClusterError, ClusterLostError
 from dspex.execution.payload import Payload
 
 __all__ = ["DaskExecutor"]
 
 WORKER_PATIENCE = 300.0
-_LOOK_EVERY = 0.5
 _GRACE = 1.0
 _CLOSE_TIMEOUT = 15.0
 _CANCELLED_IN_A_ROW = 20
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class _Anchorage:
-    """What makes a worker ready: a task that opened the pool there."""
-
-    key: str
-    future: Future[Any]
 
 
 @final
@@ -64,20 +52,6 @@ class DaskExecutor:
         How many workers to use at most; those chosen first are kept, and replaced when they leave.
     worker_patience : float, default 300
         Seconds without any worker after which `poll` raises.
-
-    Examples
-    --------
-    >>> from distributed import Client
-    >>> from dspex.engine.ports import Evaluation, Job
-    >>> from dspex.programs import build
-    >>> with Client(
-    ...     processes=False, dashboard_address=None, n_workers=1
-    ... ) as client:  # doctest: +SKIP
-    ...     executor = DaskExecutor(client)
-    ...     executor.open(job)
-    ...     executor.submit([Evaluation(0, 0, 0, {"x": 0.5})])
-    ...     executor.poll(10.0)
-    ...     executor.close()
     """
 
     runs_here = False
@@ -89,26 +63,23 @@ class DaskExecutor:
         max_workers: int | None = None,
         worker_patience: float = WORKER_PATIENCE,
     ) -> None:
-        self._client: Any = client
-        self._worker_patience = worker_patience
-        self._address = str(client.scheduler.address) if client.scheduler else "?"
+        self._client = client
+        self._link = Link(client)
+        self._address = self._link.address
+        self._patience = Patience(seconds=worker_patience, address=self._address)
         self._members = Members(max_workers)
         self._dispatcher = Dispatcher()
-        self._events: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
+        self._events = self._link.events
         self._outbox: list[Outcome | CapacityChanged | Notice] = []
         self._futures: dict[int, Future[Any]] = {}
-        self._anchors: dict[str, _Anchorage] = {}
+        self._anchors: dict[str, Future[Any]] = {}
         self._used: dict[str, set[str]] = {}
         self._ending: dict[int, float] = {}
         self._placement: Placement | None = None
-        self._background: list[ThreadFuture[None]] = []
         self._placing = False
         self._job: Job | None = None
-        self._token = ""
-        self._tasks_made = 0
         self._cancelled_in_a_row = 0
         self._capacity: CapacityChanged | None = None
-        self._alone_since: float | None = None
         self._lost_since: float | None = None
         self._closed = False
 
@@ -118,11 +89,13 @@ class DaskExecutor:
         """Check the versions, place the program and the data."""
         payload = Payload.of(job)
         self._job = job
-        self._token = payload.token
+        self._link.use_token(payload.token)
         self._placement = Placement(self._client, payload)
         try:
-            everyone, running = self._on_loop(self._look()).result()
-            facts = self._on_loop(ask_workers(self._client, everyone)).result() if everyone else {}
+            everyone, running = self._link.on_loop(self._link.look()).result()
+            facts = (
+                self._link.on_loop(ask_workers(self._client, everyone)).result() if everyone else {}
+            )
         except (OSError, TimeoutError) as error:
             raise ClusterLostError(
                 f"the scheduler at {self._address} must answer; it did not ({error})"
@@ -135,8 +108,8 @@ class DaskExecutor:
         assert self._capacity is not None
         self._outbox.remove(self._capacity)
         workers = self._placement.lacks(list(self._members.usable()))
-        self._on_loop(self._place_on(self._placement, workers)).result()
-        self._run_background(self._watch())
+        self._link.on_loop(self._link.place_on(self._placement, workers)).result()
+        self._link.run_background(self._link.watch())
         return self._capacity
 
     def submit(self, evaluations: Sequence[Evaluation]) -> None:
@@ -163,7 +136,7 @@ class DaskExecutor:
             left = deadline - time.monotonic()
             if self._outbox or (left <= 0 and self._events.empty()):
                 break
-            self._take_events(min(max(left, 0.0), _LOOK_EVERY))
+            self._take_events(min(max(left, 0.0), LOOK_EVERY))
             self._check_patience()
         out, self._outbox = self._outbox, []
         return out
@@ -173,11 +146,12 @@ class DaskExecutor:
         if self._closed:
             return
         self._closed = True
-        for task in self._background:
-            task.cancel()
-        if self._client.status == "running" and self._client.scheduler is not None:
+        self._link.stop()
+        if self._link.status == "running":
             with suppress(OSError, TimeoutError):
-                self._on_loop(self._clean()).result(_CLOSE_TIMEOUT)
+                self._link.on_loop(
+                    self._link.clean(list(self._futures.values()), self._used)
+                ).result(_CLOSE_TIMEOUT)
         self._futures.clear()
         self._anchors.clear()
         if self._placement is not None:
@@ -188,61 +162,6 @@ class DaskExecutor:
             f"<DaskExecutor at {self._address}: {self._dispatcher.workers} workers, "
             f"{len(self._futures)} chunks in hand, {self._dispatcher.waiting} waiting>"
         )
-
-    # --- on the client's loop --------------------------------------------------------------
-
-    def _on_loop(self, work: Coroutine[Any, Any, Any]) -> ThreadFuture[Any]:
-        return asyncio.run_coroutine_threadsafe(work, self._client.loop.asyncio_loop)
-
-    def _run_background(self, work: Coroutine[Any, Any, None]) -> None:
-        self._background = [task for task in self._background if not task.done()]
-        self._background.append(self._on_loop(work))
-
-    async def _look(self) -> tuple[dict[str, int], set[str]]:
-        """Which workers there are, and which of them take work."""
-        scheduler = self._client.scheduler
-        everyone, running = await asyncio.wait_for(
-            asyncio.gather(scheduler.ncores(), scheduler.ncores_running()), 10.0
-        )
-        return dict(everyone), set(running)
-
-    async def _watch(self) -> None:
-        while True:
-            # More workers, longer answers: the scheduler should not notice us.
-            await asyncio.sleep(max(_LOOK_EVERY, len(self._members) / 200))
-            # While the scheduler is away `_check_scheduler` judges.
-            with suppress(OSError, TimeoutError, AttributeError):
-                self._events.put(("workers", *await self._look()))
-
-    async def _ask(self, workers: Collection[str]) -> None:
-        with suppress(OSError, TimeoutError):
-            self._events.put(("facts", workers, await ask_workers(self._client, workers)))
-            return
-        self._events.put(("facts", workers, {}))
-
-    async def _place_on(self, placement: Placement, workers: Sequence[str]) -> None:
-        try:
-            for worker in workers:
-                with suppress(OSError, TimeoutError):
-                    await placement.place(worker)
-        finally:
-            self._events.put(("placed",))
-
-    async def _gather(self, numbers: Sequence[int], futures: Sequence[Future[Any]]) -> None:
-        # A result that was lost with its worker makes this wait until its chunk is given up.
-        results = await self._client.gather(
-            dict(zip(numbers, futures, strict=True)), errors="skip", asynchronous=True
-        )
-        self._events.put(("results", numbers, results))
-
-    async def _clean(self) -> None:
-        if self._futures:
-            await self._client.cancel(list(self._futures.values()), asynchronous=True)
-        everyone, _ = await self._look()
-        used = {worker: keys for worker, keys in self._used.items() if worker in everyone}
-        if used:
-            keys = [key for of_worker in used.values() for key in of_worker]
-            await self._client.run(close_hosts, keys, workers=list(used), on_error="ignore")
 
     # --- what happened ---------------------------------------------------------------------
 
@@ -266,7 +185,11 @@ class DaskExecutor:
         except queue.Empty:
             pass
         if finished:
-            self._run_background(self._gather(finished, [self._futures[n] for n in finished]))
+            self._link.run_background(
+                self._link.gather(finished, [self._futures[n] for n in finished])
+            )
+
+    # Dropping the last reference to a future releases its key.
 
     def _chunk_done(self, number: int, finished: list[int]) -> None:
         future = self._futures.get(number)
@@ -289,7 +212,7 @@ class DaskExecutor:
             if packed is None:
                 self._chunk_vanished(number)
                 continue
-            self._forget_future(number)
+            self._futures.pop(number, None)
             self._cancelled_in_a_row = 0
             outcomes, unstarted, seconds = unpack_result(packed)
             self._dispatcher.finished(number, len(outcomes), unstarted, seconds)
@@ -300,7 +223,7 @@ class DaskExecutor:
 
     def _chunk_failed(self, number: int, error: BaseException | None) -> None:
         chunk = self._dispatcher.chunks[number]
-        self._forget_future(number)
+        self._futures.pop(number, None)
         if isinstance(error, KilledWorker):
             self._charge(self._dispatcher.lost(number), chunk.worker, str(error))
             return
@@ -310,7 +233,7 @@ class DaskExecutor:
     def _chunk_vanished(self, number: int) -> None:
         """Its key is gone: the payload or the anchor was lost, or somebody cancelled it."""
         worker = self._dispatcher.chunks[number].worker
-        self._forget_future(number)
+        self._futures.pop(number, None)
         self._anchors.pop(worker, None)
         self._cancelled_in_a_row += 1
         if self._cancelled_in_a_row > _CANCELLED_IN_A_ROW:
@@ -339,7 +262,7 @@ class DaskExecutor:
         unknown = self._members.unknown()
         if unknown:
             self._members.asked(unknown)
-            self._run_background(self._ask(unknown))
+            self._link.run_background(self._link.ask(unknown))
         self._update_capacity()
 
     def _worker_left(self, worker: str, was_running: bool) -> None:
@@ -376,29 +299,14 @@ class DaskExecutor:
     # --- patience --------------------------------------------------------------------------
 
     def _check_patience(self) -> None:
-        if self._members.usable() or self._lost_since is not None:
-            if self._alone_since is not None:
-                self._alone_since = None
-                self._outbox.append(Notice(message="workers are back"))
-            return
-        now = time.monotonic()
-        if self._alone_since is None:
-            self._alone_since = now
-            self._outbox.append(
-                Notice(
-                    message=f"no workers at {self._address}; waiting up to "
-                    f"{self._worker_patience:g} s for one"
-                )
-            )
-        elif now - self._alone_since > self._worker_patience and not self._outbox:
-            raise NoWorkersError(
-                f"a study waits {self._worker_patience:g} s for a worker; none came to "
-                f"{self._address}; start some and run the same call again: with storage= it "
-                "goes on from what is recorded"
-            )
+        # What has arrived is delivered before anything is raised.
+        if self._lost_since is None and not self._outbox:
+            said = self._patience.look(len(self._members.usable()), now=time.monotonic())
+            if said:
+                self._outbox.append(Notice(message=said))
 
     def _check_scheduler(self) -> None:
-        status = self._client.status
+        status = self._link.status
         if status == "running":
             if self._lost_since is not None:
                 self._lost_since = None
@@ -419,7 +327,7 @@ class DaskExecutor:
     def _scheduler_lost(self) -> None:
         # Its workers die with it, so nothing of what was in hand will ever come.
         for number in list(self._futures):
-            self._forget_future(number)
+            self._futures.pop(number, None)
             self._dispatcher.returned(number)
         self._anchors.clear()
         self._used.clear()
@@ -427,7 +335,7 @@ class DaskExecutor:
             self._placement.forget()
         self._members.saw({}, set())
         self._update_capacity()
-        if self._client.status not in ("closing", "closed"):
+        if self._link.status not in ("closing", "closed"):
             self._outbox.append(
                 Notice(message=f"lost the scheduler at {self._address}; waiting for it")
             )
@@ -440,7 +348,7 @@ class DaskExecutor:
         workers = self._placement.lacks(list(self._members.usable()))
         if workers:
             self._placing = True
-            self._run_background(self._place_on(self._placement, workers))
+            self._link.run_background(self._link.place_on(self._placement, workers))
 
     def _dispatch(self) -> None:
         if self._lost_since is not None or not self._dispatcher.waiting:
@@ -452,38 +360,21 @@ class DaskExecutor:
             self._send(chunk, copy)
 
     def _send(self, chunk: Chunk, copy: Future[Any] | None) -> None:
-        anchorage = self._anchors.get(chunk.worker)
-        if anchorage is None:
+        anchor = self._anchors.get(chunk.worker)
+        if anchor is None:
             assert copy is not None
             assert self._job is not None
             opening = operator.methodcaller("open", self._job.isolation)
-            key = self._new_key()
-            anchorage = _Anchorage(key, self._submit_task(key, opening, copy, chunk.worker))
-            self._anchors[chunk.worker] = anchorage
+            key = self._link.new_key()
+            anchor = self._link.submit_task(key, opening, copy, chunk.worker)
+            self._anchors[chunk.worker] = anchor
             self._used.setdefault(chunk.worker, set()).add(key)
+        key = self._link.new_key()
         running = operator.methodcaller("run", pack_chunk(chunk.evaluations))
-        future = self._submit_task(self._new_key(), running, anchorage.future, chunk.worker)
+        future = self._link.submit_task(key, running, anchor, chunk.worker)
         number = chunk.number
         self._futures[number] = future
-        events = self._events
-        future.add_done_callback(lambda _: events.put(("done", number)))
-
-    def _new_key(self) -> str:
-        self._tasks_made += 1
-        return f"dspex-{self._token}-{self._tasks_made}"
-
-    def _submit_task(self, key: str, function: Any, argument: Future[Any], worker: str) -> Any:
-        # In a context of its own, so that a `dask.annotate` around the study does not reach it.
-        return contextvars.Context().run(
-            self._client.submit,
-            function,
-            argument,
-            key=key,
-            workers=[worker],
-            allow_other_workers=False,
-            pure=False,
-            retries=0,
-        )
+        self._link.report_when_done(future, number)
 
     def _end(self, chunks: Iterable[Chunk]) -> None:
         ended = list(chunks)
@@ -501,9 +392,4 @@ class DaskExecutor:
 
     def _cancel_futures(self, chunks: Sequence[Chunk]) -> None:
         futures = [f for chunk in chunks if (f := self._futures.pop(chunk.number, None))]
-        if futures and self._client.status == "running":
-            self._on_loop(self._client._cancel(futures))
-
-    def _forget_future(self, number: int) -> None:
-        # Dropping the last reference releases the key.
-        self._futures.pop(number, None)
+        self._link.cancel(futures)

@@ -1,0 +1,50 @@
+"""How long a study waits for workers, and what it says meanwhile: a pure core without a clock."""
+
+from __future__ import annotations
+
+from typing import final
+
+from dspex.errors import NoWorkersError
+
+__all__ = ["Patience"]
+
+
+@final
+class Patience:
+    """Counts the seconds without any worker.
+
+    Examples
+    --------
+    >>> patience = Patience(seconds=60.0, address="tcp://host:8786")
+    >>> patience.look(0, now=0.0)
+    'no workers at tcp://host:8786; waiting up to 60 s for one'
+    >>> patience.look(0, now=1.0), patience.look(2, now=2.0), patience.look(2, now=3.0)
+    (None, 'workers are back', None)
+    """
+
+    def __init__(self, *, seconds: float, address: str) -> None:
+        self._seconds = seconds
+        self._address = address
+        self._alone_since: float | None = None
+
+    def look(self, workers: int, *, now: float) -> str | None:
+        """Take note of how many workers there are; answers what is worth saying.
+
+        Raises
+        ------
+        NoWorkersError
+            When there was none for too long.
+        """
+        if workers:
+            was_alone, self._alone_since = self._alone_since is not None, None
+            return "workers are back" if was_alone else None
+        if self._alone_since is None:
+            self._alone_since = now
+            return f"no workers at {self._address}; waiting up to {self._seconds:g} s for one"
+        if now - self._alone_since > self._seconds:
+            raise NoWorkersError(
+                f"a study waits {self._seconds:g} s for a worker; none came to {self._address}; "
+                "start some and run the same call again: with storage= it goes on from what is "
+                "recorded"
+            )
+        return None
