@@ -87,7 +87,7 @@ def measure(sizes: Sizes, peers: set[str], report: harness.Report) -> dict[str, 
                     report.cut(f"Optuna's {strategy} run {repeat + 1}: {error}")
                 else:
                     note(f"optuna {strategy}", sizes.optuna / answer["seconds"])
-                    report.peers["optuna-integration"] = "5.0.0"
+                    report.peers |= answer["versions"]
         if "ray" in peers:
             try:
                 answer = ray(sizes.ray)

@@ -4,7 +4,7 @@ Knows: the machine, the versions, the form of a result, the peers' environments.
 what a benchmark measures.
 
 A result is one JSON file per benchmark in ``benchmarks/results``:
-``{"benchmark", "machine", "versions", "commit", "date", "load_before", "seconds", "cuts",
+``{"benchmark", "machine", "versions", "commit", "date", "busy_before", "seconds", "cuts",
 "rows": [...]}``; a row is what `row` makes. `tables` turns the files into ``docs/benchmarks.md``.
 """
 
@@ -155,6 +155,12 @@ def machine() -> dict[str, Any]:
     }
 
 
+def _busy_now() -> float:
+    import psutil
+
+    return float(psutil.cpu_percent(interval=1.0))
+
+
 def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -214,9 +220,10 @@ class Report:
         self.cuts: list[str] = []
         self.peers: dict[str, str] = {}
         self._started = time.monotonic()
-        self._load = os.getloadavg() if hasattr(os, "getloadavg") else (0.0, 0.0, 0.0)
-        if self._load[0] > 0.5:
-            self.cut(f"the machine was not quiet: load {self._load[0]:.1f} at the start")
+        # What others use now; an average over minutes would blame the benchmark before this one.
+        self._busy = _busy_now()
+        if self._busy > 10:
+            self.cut(f"the machine was not quiet: {self._busy:.0f} % busy with other work")
 
     def cut(self, words: str) -> None:
         """Say what was left out or made smaller."""
@@ -247,7 +254,7 @@ class Report:
             "versions": versions(self.peers),
             "commit": commit(),
             "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
-            "load_before": round(self._load[0], 2),
+            "busy_before": self._busy,
             "seconds": round(time.monotonic() - self._started),
             "cuts": self.cuts,
             "rows": self.rows,

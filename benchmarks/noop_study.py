@@ -30,13 +30,16 @@ def noop(params: dict[str, Any]) -> float:
 
 
 def main(strategy: str, trials: int, workers: int, k: int, seed: int | None) -> None:
-    from distributed import Client, LocalCluster
+    import distributed
+
+    start: Any = distributed.LocalCluster  # distributed has no types
+    connect: Any = distributed.Client
 
     # That k is large for few trials is the point here.
     warnings.simplefilter("ignore")
     with (
-        LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as cluster,
-        Client(cluster) as client,
+        start(n_workers=workers, threads_per_worker=1, dashboard_address=None) as cluster,
+        connect(cluster) as client,
     ):
 
         def run(count: int) -> dict[str, float]:

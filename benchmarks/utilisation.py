@@ -75,14 +75,16 @@ def constant_sleeper(seconds: float) -> Callable[[dict[str, Any]], float]:
 
 @contextmanager
 def cluster(slots: int) -> Iterator[Client]:
+    start: Any = LocalCluster  # distributed has no types
+    connect: Any = Client
     with (
-        LocalCluster(
+        start(
             n_workers=PROCESSES,
             threads_per_worker=slots // PROCESSES,
             dashboard_address=None,
             scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
         ) as made,
-        Client(made) as client,
+        connect(made) as client,
     ):
         yield client
 

@@ -10,6 +10,7 @@ import json
 import sys
 import time
 import warnings
+from importlib.metadata import version
 from typing import Any
 
 
@@ -22,7 +23,6 @@ def objective(trial: Any) -> float:
 
 
 def main(sampler: str, trials: int, workers: int) -> None:
-    import distributed
     import optuna
     from distributed import Client, LocalCluster, wait
     from optuna_integration.dask import DaskStorage
@@ -57,7 +57,7 @@ def main(sampler: str, trials: int, workers: int) -> None:
 
         run(2 * workers, "warm-up")
         seconds = run(trials, "measured")
-    versions = {"optuna": optuna.__version__, "distributed": distributed.__version__}
+    versions = {name: version(name) for name in ("optuna", "optuna-integration")}
     print(json.dumps({"seconds": seconds, "trials": trials, "versions": versions}), flush=True)
 
 
