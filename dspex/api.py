@@ -169,7 +169,7 @@ def optimize(
     ...     loss,
     ...     space={"x": dspex.Float(-3, 3), "kind": ["good", "bad"]},
     ...     direction="minimize",
-    ...     trials=40,
+    ...     trials=80,
     ...     seed=0,
     ...     distributed=False,
     ...     progress=False,
@@ -183,7 +183,8 @@ def optimize(
             f"{2 + len(misplaced)} positional arguments; pass (X, y) as one tuple: "
             "dspex.optimize(program, (X, y), ...)"
         )
-    where = _Where.checked(distributed, cluster, cluster_nodes, isolation)
+    where = _Where.checked(distributed, cluster, cluster_nodes)
+    _check_isolation(isolation, trial_timeout, memory_limit)
     reproducible = seed is not None if reproducible is None else reproducible
     k = REPRODUCIBLE_K if parallel_evaluations is None and reproducible else parallel_evaluations
     if k is None and not where.distributed:
@@ -237,7 +238,7 @@ def optimize(
         study,
         space=prepared.space,
         goal=prepared.goal,
-        head=_head(prepared, chosen, settings, seed),
+        head=_head(prepared, chosen, reason, settings, seed),
         resume=resume,
     )
     state, root_seed = opened.state, opened.head["seed"]
@@ -284,11 +285,14 @@ def optimize(
     finally:
         opened.log.close()
     best = state.best()
+    if best is None and session.reason == "interrupted":
+        raise KeyboardInterrupt
     if best is None:
         raise AllTrialsFailedError(
             f"a result needs a completed trial; the study ended by {session.reason!r} before one "
             "was; give it more time"
         )
+    prepared.program.prepare(prepared.data)
     return OptimizationResult(
         state,
         Ending(stop_reason=session.reason, wall_time=session.wall_time, busy=session.busy),
@@ -311,11 +315,7 @@ class _Where:
     cluster_nodes: int | None
 
     @classmethod
-    def checked(
-        cls, distributed: bool | None, cluster: Any, nodes: int | None, isolation: str
-    ) -> _Where:
-        if isolation not in ("process", "thread"):
-            raise InvalidArgumentError(f'isolation is "process" or "thread"; got {isolation!r}')
+    def checked(cls, distributed: bool | None, cluster: Any, nodes: int | None) -> _Where:
         if distributed is None:
             distributed = not is_inside_task()
         if not distributed and (cluster is not None or nodes is not None):
@@ -353,6 +353,17 @@ class _Where:
                 executor.close()
 
 
+def _check_isolation(isolation: str, trial_timeout: object, memory_limit: object) -> None:
+    if isolation not in ("process", "thread"):
+        raise InvalidArgumentError(f'isolation is "process" or "thread"; got {isolation!r}')
+    for name, limit in (("trial_timeout", trial_timeout), ("memory_limit", memory_limit)):
+        if isolation == "thread" and limit is not None:
+            raise InvalidArgumentError(
+                f"an evaluation in a worker's own thread cannot be ended; got {name}={limit!r} "
+                f'and isolation="thread"; drop {name}, or use isolation="process"'
+            )
+
+
 def _initial_rows(
     prepared: Prepared, initial: Sequence[Mapping[str, Any]]
 ) -> tuple[NDArray[np.float64], list[str]]:
@@ -372,13 +383,14 @@ def _initial_rows(
 
 
 def _head(
-    prepared: Prepared, strategy: Strategy, settings: Settings, seed: int | None
+    prepared: Prepared, strategy: Strategy, reason: str, settings: Settings, seed: int | None
 ) -> dict[str, Any]:
     """What identifies the study, as JSON."""
     return {
         "space": prepared.space.describe(),
         "goal": prepared.goal.describe(),
         "strategy": {"name": strategy.name, "options": strategy.options()},
+        "reason": reason,
         "seed": seed,
         "reproducible": settings.reproducible,
         # In arrival order k promises nothing, so it may change between sessions.

@@ -30,6 +30,7 @@ def cluster_of() -> Iterator[Callable[[int], Client]]:
                     silence_logs=logging.CRITICAL,
                 )
             )
-            return stack.enter_context(Client(cluster, set_as_default=False))
+            client: Client = stack.enter_context(Client(cluster, set_as_default=False))
+            return client
 
         yield make

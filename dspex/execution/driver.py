@@ -137,23 +137,25 @@ class Driver:
             What executor and log raise. Everything recorded is kept.
         """
         interrupt = _Interrupt()
+        reason = "error"
         try:
             with interrupt:
                 self._perform(self._engine.start(self._meter.capacity))
-                while self._reason is None and self._error is None:
+                while self._reason is None:
                     self._step(interrupt)
-            reason = self._reason or "error"
-            self._unlogged.append(Stopped(reason=reason, time=time.time()))
+                    if self._error is not None:
+                        raise self._error
+            reason = self._reason
         finally:
-            # Also on the way out of an error: what was measured must reach the log.
-            self._flush()
-            self._log.sync()
+            # Also on the way out of an error: what was measured must reach the log, and whoever
+            # draws a bar must learn that nothing more comes.
+            now = time.monotonic()
+            self._audience(StudyEnded(reason=reason, progress=self._progress(now)))
             if self._thinker is not None:
                 self._thinker.shutdown(wait=False, cancel_futures=True)
-        if self._error is not None:
-            raise self._error
-        now = time.monotonic()
-        self._audience(StudyEnded(reason=reason, progress=self._progress(now)))
+            self._unlogged.append(Stopped(reason=reason, time=time.time()))
+            self._flush()
+            self._log.sync()
         return Session(reason=reason, wall_time=now - self._started, busy=self._meter.share(now))
 
     # --- one turn of the loop --------------------------------------------------------------

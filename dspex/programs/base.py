@@ -89,7 +89,10 @@ class Program(Protocol):
         """What may vary; None where the user has to say it."""
 
     def prepare(self, data: Any) -> None:
-        """Take the data, which may lie in read-only shared memory; called once per process."""
+        """Take the data, which may lie in read-only shared memory.
+
+        Called in each process before its first `evaluate`, and in the user's before `finish`.
+        """
 
     def evaluate(
         self, params: Mapping[str, Any], trial: RunningTrial

@@ -49,6 +49,8 @@ IDENTITY = (
     "cv",
     "metric",
     "data",
+    "validation_data",
+    "metadata",
 )
 
 CIRCUMSTANCES = ("program", "versions", "machine")

@@ -119,7 +119,7 @@ class OptimizationResult:
     ...     lambda params: (params["x"] - 2) ** 2,
     ...     space={"x": dspex.Float(0, 4)},
     ...     direction="minimize",
-    ...     trials=30,
+    ...     trials=80,
     ...     seed=1,
     ...     distributed=False,
     ...     progress=False,
@@ -127,7 +127,7 @@ class OptimizationResult:
     >>> result.best_score < 0.1
     True
     >>> len(result.trials)
-    30
+    80
     """
 
     def __init__(
@@ -219,7 +219,7 @@ class OptimizationResult:
         """How much of the score's variation each variable explains; the sum is 1."""
         return importances(self.trials, self.space, self.goal)
 
-    @property
+    @cached_property
     def plot(self) -> Plots:
         """Pictures: ``plot.history()``, ``plot.slice()``, ``plot.timeline()`` ..."""
         return Plots(self.trials, self.space, self.goal)
@@ -247,7 +247,7 @@ class OptimizationResult:
             name=self.study,
             storage=self.storage,
             strategy=strategy.get("name", ""),
-            reason=strategy.get("reason", ""),
+            reason=head.get("reason", ""),
             stop_reason=self.stop_reason,
             wall_time=self.wall_time,
             busy=self.busy,
@@ -296,15 +296,9 @@ def load(storage: str, study: str) -> OptimizationResult:
     {'x': 2}
     """
     state = restore(study_info(storage, study).head, read_records(storage, study))
-    times = [trial for trial in TrialSequence(state) if trial.started is not None]
-    wall_time = (
-        max(t.finished or t.started or 0.0 for t in times) - min(t.started or 0.0 for t in times)
-        if times
-        else 0.0
-    )
     ending = Ending(
         stop_reason=state.stop_reason or "running, or ended without a word",
-        wall_time=wall_time,
+        wall_time=state.span,
         busy=float("nan"),
     )
     return OptimizationResult(state, ending, best_program=_NOT_LOADED, study=study, storage=storage)

@@ -323,6 +323,13 @@ class StudyState:
         return sorted(front)
 
     @property
+    def span(self) -> float:
+        """Seconds from the first evaluation's start to the last one's end."""
+        started, finished = self._columns["started"], self._columns["finished"]
+        known = ~np.isnan(finished)
+        return float(finished[known].max() - started[known].min()) if known.any() else 0.0
+
+    @property
     def nbytes(self) -> int:
         """The memory of the columns, in bytes."""
         return self._columns.nbytes + self._order.nbytes
