@@ -32,7 +32,7 @@ class TestDask(IsolatingExecutorSuite):
                 scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
                 silence_logs=logging.CRITICAL,
             ) as cluster,
-            Client(cluster, set_as_default=False) as cls.client,  # type: ignore[no-untyped-call]
+            Client(cluster, set_as_default=False) as cls.client,
         ):
             yield
 
