@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from dspex.space import Bool, Choice, Component, Derived, Float, Int, Space
     from dspex.storage import delete_study, studies
     from dspex.strategies.base import Strategy
-    from dspex.study import Measurement, Trial, TrialState
+    from dspex.study.measurement import Measurement
+    from dspex.study.trial import Trial, TrialState
 
 __version__ = "0.1.0"
 
@@ -28,15 +29,15 @@ _HOMES = {
     "Derived": "dspex.space",
     "Float": "dspex.space",
     "Int": "dspex.space",
-    "Measurement": "dspex.study",
+    "Measurement": "dspex.study.measurement",
     "OptimizationResult": "dspex.results",
     "Program": "dspex.programs.base",
     "RunningTrial": "dspex.programs.base",
     "Space": "dspex.space",
     "Strategy": "dspex.strategies.base",
     "Study": "dspex.results",
-    "Trial": "dspex.study",
-    "TrialState": "dspex.study",
+    "Trial": "dspex.study.trial",
+    "TrialState": "dspex.study.trial",
     "delete_study": "dspex.storage",
     "load": "dspex.results",
     "optimize": "dspex.api",

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from dspex.cluster.inside import is_inside_task
 from dspex.cluster.units import parse_bytes, parse_seconds
-from dspex.engine import REPRODUCIBLE_K, Engine, Settings, block_size
+from dspex.engine.engine import Engine
 from dspex.engine.ports import Executor, Job, Notice, Observer, StudyStarted
+from dspex.engine.settings import REPRODUCIBLE_K, Settings, block_size
 from dspex.errors import AllTrialsFailedError, InvalidArgumentError
 from dspex.execution.audience import Audience
 from dspex.execution.driver import Driver

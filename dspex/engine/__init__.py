@@ -1,6 +1,8 @@
-"""How a study proceeds: events in, commands out; and the ports through which it acts."""
+"""How a study proceeds: events in, commands out; and the ports through which it acts.
 
-from dspex.engine.engine import Engine
-from dspex.engine.settings import REPRODUCIBLE_K, Settings, block_size
+- `engine`: the state machine; `messages`: its events and commands; `settings`: the rules of a
+  session; `judge`: what ended trials say about going on
+- `ports`: what the engine needs from outside: Executor, Log, Observer
 
-__all__ = ["REPRODUCIBLE_K", "Engine", "Settings", "block_size"]
+Nothing is imported here: an evaluator child needs the ports, and no more.
+"""

@@ -1,17 +1,8 @@
-"""What happened: trials, their columns, the records of a study and what they add up to."""
+"""What happened: trials, their columns, the records of a study and what they add up to.
 
-from dspex.study.goal import Constraint, Goal, Objective
-from dspex.study.measurement import Measurement
-from dspex.study.state import StudyState
-from dspex.study.trial import ErrorInfo, Trial, TrialState
+- `trial`, `measurement`, `goal`: what people see, what programs say, what a study wants
+- `records`: what a log holds; `state`: what records add up to; `table`: its columns
+- `seeds`: randomness by purpose and number
 
-__all__ = [
-    "Constraint",
-    "ErrorInfo",
-    "Goal",
-    "Measurement",
-    "Objective",
-    "StudyState",
-    "Trial",
-    "TrialState",
-]
+Nothing is imported here: an evaluator child needs measurements and records, and no more.
+"""

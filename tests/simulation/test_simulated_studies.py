@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dspex.engine import Engine, Settings, block_size
+from dspex.engine.engine import Engine
+from dspex.engine.settings import Settings, block_size
 from dspex.errors import AllTrialsFailedError, WorkerLostError
 from dspex.space import Choice, Float, Space
 from dspex.strategies import make

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dspex.engine import Settings, block_size
+from dspex.engine.settings import Settings, block_size
 from dspex.errors import InvalidArgumentError
 
 
