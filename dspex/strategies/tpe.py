@@ -49,6 +49,8 @@ _OTHERS = 0.025
 # A repeat of a row that was tried is taken only where neither a candidate nor _DRAWS rows are new.
 _REPEAT = 1e9
 _DRAWS = 64
+_LOST = 30.0  # exp(-30) is nothing beside 1
+_PART = 32
 
 
 @final
@@ -118,7 +120,12 @@ class TPE:
         first = len(completed) + len(active)
         if self._history.finite < self.startup:
             return self._startup.rows(first, n)
-        return self._suggest(n, first, active.rows)
+        pending = active.rows
+        # In parts, which bound the memory; what one part chose is pending in the next.
+        for done in range(0, n, _PART):
+            rows = self._suggest(min(_PART, n - done), first + done, pending)
+            pending = np.concatenate([pending, rows])
+        return pending[len(active) :]
 
     def dump(self) -> dict[str, Any]:
         """How much was told; the rest follows from the completed trials."""
@@ -177,6 +184,7 @@ class TPE:
         log_l = good.log_density(phi)
         log_l[~space.feasible(rows)] = -np.inf
         log_g = self._log_others(phi, positions, active)
+        liars = features.kernels(units, *self._others()) if n > 1 else phi
         tried = self._tried.union(map(_key, active)) if self._finite else set()
         chosen = np.empty((n, len(space)))
         for i in range(n):
@@ -184,15 +192,16 @@ class TPE:
             gain = log_l[part] - log_g[part]
             if self._finite:
                 gain[[_key(row) in tried for row in rows[part]]] -= _REPEAT
-            best = int(np.argmax(gain))
-            chosen[i] = rows[part][best]
-            if gain[best] < -_REPEAT / 2:  # no candidate is new, or none meets the constraints
+            best = part.start + int(np.argmax(gain))
+            chosen[i] = rows[best]
+            if gain.max() < -_REPEAT / 2:  # no candidate is new, or none meets the constraints
                 chosen[i] = self._anything(first + i, tried)
-            if self._finite:
-                tried.add(_key(chosen[i]))
-            if i + 1 < n:
-                kernel = features.kernels(space.to_unit(chosen[i : i + 1]), *self._others())
-                log_g = np.logaddexp(log_g, phi @ kernel[0])
+            tried.add(_key(chosen[i]))
+            # What was chosen repels the next; terms that are lost in rounding are not added.
+            left = slice(part.stop, None)
+            term = phi[left] @ liars[best]
+            near = term > log_g[left] - _LOST
+            log_g[left][near] = np.logaddexp(log_g[left][near], term[near])
         return chosen
 
     def _good(self) -> tuple[list[int], float, Mixture]:
