@@ -161,10 +161,9 @@ class Engine:
         """Begin or go on: evaluate what earlier sessions left, then suggest; comes first."""
         self._slots = max(1, capacity.slots)
         commands: list[Command] = []
-        for number in range(len(self.state)):
-            if not self.state.is_final(number):
-                self._flights[number] = self._flight(number)
-        self._advance()
+        for number in map(int, self.state.unfinished()):
+            self._flights[number] = self._flight(number)
+        self._frontier = min(self._flights, default=len(self.state))
         commands += self._judge_ended(resumed=True)
         if self._finished:
             return commands

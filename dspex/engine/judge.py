@@ -14,7 +14,6 @@ from typing import Literal, final
 from dspex.engine.settings import Settings
 from dspex.errors import AllTrialsFailedError
 from dspex.study.state import StudyState
-from dspex.study.trial import TrialState
 
 __all__ = ["FIRST_FAILURES", "Judge", "Verdict"]
 
@@ -71,7 +70,7 @@ class Judge:
         while self._seen < until:
             number = self._seen if in_order else int(state.order[self._seen])
             self._seen += 1
-            if state.state_of(number) is TrialState.COMPLETED:
+            if state.is_completed(number):
                 self._completed += 1
                 if self._reaches_target(number):
                     yield Verdict(number, "target_score")

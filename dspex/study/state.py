@@ -28,6 +28,9 @@ __all__ = ["StudyState"]
 
 NAN = math.nan
 
+REPLAYED_AT_ONCE = 10_000
+"""How many trials' params are kept until they become rows together."""
+
 # Looking a member up in an enum costs as much as all the rest of a line.
 _RUNNING = int(TrialState.RUNNING)
 _COMPLETED = int(TrialState.COMPLETED)
@@ -134,14 +137,31 @@ class StudyState:
 
     def replay(self, records: Iterable[Record]) -> None:
         """Take many records into account, in order."""
+        # Nothing in a replay looks at rows, and many params become rows at the price of few.
+        params: list[Mapping[str, Any]] = []
+        first = len(self._columns)
         for record in records:
-            self._apply[type(record)](record)
+            if isinstance(record, Asked):
+                self._grow(record.by)
+                params.extend(record.params)
+                if len(params) >= REPLAYED_AT_ONCE:
+                    self._columns["row"][first:] = self.space.rows(params)
+                    first += len(params)
+                    params.clear()
+            else:
+                self._apply[type(record)](record)
+        if params:
+            self._columns["row"][first:] = self.space.rows(params)
 
     def extend(self, rows: NDArray[np.float64], by: Sequence[str]) -> None:
         """Add trials whose rows are at hand; `apply` of an `Asked` does the same from params."""
         first = len(self._columns)
-        self._columns.extend(len(rows))
+        self._grow(by)
         self._columns["row"][first:] = rows
+
+    def _grow(self, by: Sequence[str]) -> None:
+        first = len(self._columns)
+        self._columns.extend(len(by))
         self._columns["by"][first:] = [self._intern(each) for each in by]
 
     def _opened(self, record: Opened) -> None:
@@ -222,11 +242,19 @@ class StudyState:
         """Whether a trial has its one outcome."""
         return bool(self._columns.whole("state")[number] >= _COMPLETED)
 
+    def is_completed(self, number: int) -> bool:
+        """Whether a trial has its score."""
+        return bool(self._columns.whole("state")[number] == _COMPLETED)
+
+    def unfinished(self) -> NDArray[np.int64]:
+        """The numbers of trials without an outcome."""
+        return np.flatnonzero(self._columns["state"] < _COMPLETED)
+
     def is_measured(self, number: int, fold: int) -> bool:
         """Whether a fold of a trial was measured."""
         if self.folds > 1:
             return not math.isnan(self._columns["folds"][number, fold, 0])
-        return bool(self._columns.whole("state")[number] == _COMPLETED)
+        return self.is_completed(number)
 
     def state_of(self, number: int) -> TrialState:
         """The state of one trial."""
