@@ -146,5 +146,7 @@ def _keys(rows: FloatArray) -> Iterator[bytes]:
     with np.errstate(divide="ignore", invalid="ignore"):
         digits = 11.0 - np.floor(np.log10(np.abs(rows)))
     digits = np.where(np.isfinite(digits), np.minimum(digits, 300.0), 0.0)
-    rounded = np.rint(rows * 10.0**digits)
+    # Divided again: 1 and 10 have the same digits.
+    scale = 10.0**digits
+    rounded = np.rint(rows * scale) / scale
     return (row.tobytes() for row in np.where(np.isnan(rows), np.inf, rounded + 0.0))

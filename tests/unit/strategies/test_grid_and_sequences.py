@@ -29,6 +29,13 @@ def test_a_grid_asked_one_by_one_gives_every_row_once() -> None:
     assert len({row.tobytes() for row in session.rows}) == 6
 
 
+def test_a_grid_tells_numbers_of_the_same_digits_apart() -> None:
+    space = Space({"n": Int(1, 30), "C": Float(0.1, 10, log=True)})
+    session = Session(Grid(resolution=3), space)
+    session.play(100)
+    assert len({row.tobytes() for row in session.rows}) == len(session.rows) == 90
+
+
 def test_a_grid_is_shuffled_by_the_seed() -> None:
     space = Space({"n": Int(0, 99)})
     one, two = (Session(Grid(), space, seed=seed) for seed in (1, 2))
