@@ -22,7 +22,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias, final
 
-from dspex.engine.ports import Evaluation
+from dspex.engine.ports import Evaluation, Lost
 
 __all__ = ["Chunk", "Dispatcher"]
 
@@ -121,7 +121,14 @@ class Dispatcher:
                 (partly if chunk.wanted else ended).append(chunk)
         return ended, partly
 
-    def assign(self, ready: Collection[str]) -> list[Chunk]:
+    def has_idle(self, avoided: Collection[str] = ()) -> bool:
+        """Whether a worker could run more than there is to run, those to be avoided aside."""
+        return not self._waiting and any(
+            self._in_hand.get(worker, 0) < slots and worker not in avoided
+            for worker, slots in self._slots.items()
+        )
+
+    def assign(self, ready: Collection[str], avoided: Collection[str] = ()) -> list[Chunk]:
         """Give waiting evaluations to those of the workers that are ready for them."""
         room = {
             worker: (slots, self._depth(slots) - self._in_hand.get(worker, 0))
@@ -129,22 +136,22 @@ class Dispatcher:
             if worker in ready
         }
         free = sum(max(0, left) for _, left in room.values())
-        # Least relative load first; the order of joining breaks ties.
-        order = [
-            (self._in_hand.get(worker, 0) / slots, place, worker)
+        # Those to be avoided last, then least relative load first; the order of joining breaks ties.
+        order: list[tuple[bool, float, int, str]] = [
+            (worker in avoided, self._in_hand.get(worker, 0) / slots, place, worker)
             for place, (worker, (slots, left)) in enumerate(room.items())
             if left > 0
         ]
         heapq.heapify(order)
         made: list[Chunk] = []
         while self._waiting and order:
-            _, place, worker = heapq.heappop(order)
+            is_avoided, _, place, worker = heapq.heappop(order)
             slots, _ = room[worker]
             made.append(self._make_chunk(worker, free))
             free -= 1
             held = self._in_hand[worker]
             if held < self._depth(slots):
-                heapq.heappush(order, (held / slots, place, worker))
+                heapq.heappush(order, (is_avoided, held / slots, place, worker))
         return made
 
     def finished(self, number: int, done: int, unstarted: Sequence[Key], seconds: float) -> None:
@@ -162,16 +169,25 @@ class Dispatcher:
         """A chunk came back untouched, or was ended: what is still wanted of it waits again."""
         self.add(self._take(number).wanted)
 
-    def lost(self, number: int) -> Evaluation | None:
-        """A chunk vanished with its worker; answers the evaluation that is charged with it.
+    def lost(self, number: int, reason: str) -> Lost | None:
+        """A chunk vanished with its worker; answers for the evaluation that is charged with it.
 
         Nobody knows how far the chunk was. The first is charged; the others wait again, and from
         now on each travels alone, so that one which kills workers is charged itself next time.
         """
-        wanted = self._take(number).wanted
-        self._suspects.update(map(_key, wanted[1:]))
-        self.add(wanted[1:])
-        return wanted[0] if wanted else None
+        chunk = self._take(number)
+        if not chunk.wanted:
+            return None
+        charged, *others = chunk.wanted
+        self._suspects.update(map(_key, others))
+        self.add(others)
+        return Lost(
+            trial=charged.trial,
+            fold=charged.fold,
+            attempt=charged.attempt,
+            worker=chunk.worker,
+            reason=reason,
+        )
 
     def _take(self, number: int) -> Chunk:
         chunk = self.chunks.pop(number)

@@ -8,17 +8,25 @@ Dask starts workers by the *spawn* method of `multiprocessing`, which imports th
 start itself again in every worker. Our workers never need it: what is defined in ``__main__``
 travels by value. So `UnguardedNanny` has the path of ``__main__`` left out of what its child is
 told (`multiprocessing.spawn.get_preparation_data`), while it starts one and in no other moment.
+
+Ctrl-C in a terminal goes to every process of the foreground group. The study answers it, in order;
+workers must not even hear of it. They inherit the signal mask of the thread that starts them, so
+that there is no moment in which one could be hit while it starts.
 """
 
 from __future__ import annotations
 
 import logging
 import multiprocessing.process
+import multiprocessing.resource_tracker
 import multiprocessing.spawn
+import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import Any, final
+from typing import Any, TypeVar, final
 
 from dask.system import CPU_COUNT
 from distributed import LocalCluster, Nanny
@@ -29,6 +37,8 @@ __all__ = ["UnguardedNanny", "start_embedded_cluster"]
 
 _WORKER_PROCESS = "Dask Worker process (from Nanny)"
 """The name that `distributed.nanny.WorkerProcess` gives to its child."""
+
+T = TypeVar("T")
 
 _lock = threading.Lock()
 _starting = 0
@@ -68,8 +78,18 @@ class UnguardedNanny(Nanny):
 
     async def instantiate(self) -> Any:
         """Start the worker process."""
+        _be_deaf_to_interrupts()
         with _main_left_out():
             return await super().instantiate()
+
+
+def _be_deaf_to_interrupts() -> None:
+    """Block SIGINT in this thread, that of the cluster's loop, and in all that it starts."""
+    # The main thread goes on hearing, and with it the process. On Windows there are no masks.
+    if sys.platform != "win32" and threading.current_thread() is not threading.main_thread():
+        # Where it is not there yet, the thread that needs it starts it, and unblocks SIGINT then.
+        multiprocessing.resource_tracker.ensure_running()
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 
 def _refuse_where_processes_cannot_start() -> None:
@@ -109,19 +129,13 @@ def start_embedded_cluster(workers: int | None = None) -> Iterator[LocalCluster]
             "pass 1 or more"
         )
     _refuse_where_processes_cannot_start()
+    starting = _in_a_thread(lambda: _start(count))
     try:
-        start: Any = LocalCluster
-        cluster = start(
-            n_workers=count,
-            threads_per_worker=1,
-            worker_class=UnguardedNanny,
-            # Workers that end while others still talk to them log errors that mean nothing to
-            # people; what matters reaches them as outcomes and notices.
-            silence_logs=logging.CRITICAL,
-            # No dashboard; its server takes a free port, because a second study may run beside.
-            dashboard_address=None,
-            scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
-        )
+        cluster = starting.result()
+    except KeyboardInterrupt:
+        # A cluster that is half there cannot be ended. Whoever cannot wait interrupts once more.
+        _in_a_thread(starting.result().close).result()
+        raise
     except (OSError, RuntimeError) as error:
         raise ClusterError(
             f"an embedded cluster of {count} worker processes could not start ({_root(error)}); "
@@ -130,7 +144,42 @@ def start_embedded_cluster(workers: int | None = None) -> Iterator[LocalCluster]
     try:
         yield cluster
     finally:
-        cluster.close()
+        closing = _in_a_thread(cluster.close)
+        try:
+            closing.result()
+        except KeyboardInterrupt:
+            closing.result()
+            raise
+
+
+def _start(workers: int) -> LocalCluster:
+    start: Any = LocalCluster
+    cluster: LocalCluster = start(
+        n_workers=workers,
+        threads_per_worker=1,
+        worker_class=UnguardedNanny,
+        # Workers that end while others still talk to them log errors that mean nothing to
+        # people; what matters reaches them as outcomes and notices.
+        silence_logs=logging.CRITICAL,
+        # No dashboard; its server takes a free port, because a second study may run beside.
+        dashboard_address=None,
+        scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
+    )
+    return cluster
+
+
+def _in_a_thread(work: Callable[[], T]) -> Future[T]:
+    """Have work done that Ctrl-C, which is raised in the main thread, must not tear in two."""
+    done: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(work())
+        except BaseException as error:  # for the thread that waits
+            done.set_exception(error)
+
+    threading.Thread(target=run, name="dspex-embedded-cluster", daemon=True).start()
+    return done
 
 
 def _root(error: BaseException) -> str:

@@ -1,7 +1,6 @@
 """The Dask executor: performs on a cluster what the dispatcher plans.
 
-Knows: the Dask client, futures, and which workers there are. Must not know: strategies, logs, why
-something is evaluated.
+Knows: the client, futures, which workers there are. Must not know: strategies, logs.
 
 One thread uses it (that of the study); the client's event loop only puts what happened into a
 queue. Nothing is installed on the scheduler, and nothing touched that is not ours (G10): the keys
@@ -24,11 +23,12 @@ from distributed.scheduler import KilledWorker
 from dspex.cluster.dispatch import Chunk, Dispatcher
 from dspex.cluster.link import LOOK_EVERY, Link
 from dspex.cluster.members import Members
-from dspex.cluster.patience import Patience
+from dspex.cluster.patience import Patience, scheduler_lost
 from dspex.cluster.placement import Placement
+from dspex.cluster.recall import Recall
 from dspex.cluster.tasks import pack_chunk, unpack_result
 from dspex.cluster.versions import ask_workers
-from dspex.engine.ports import CapacityChanged, Evaluation, Job, Lost, Notice, Outcome
+from dspex.engine.ports import CapacityChanged, Evaluation, Job, Notice, Outcome
 from dspex.errors import ClusterError, ClusterLostError
 from dspex.execution.payload import Payload
 
@@ -69,6 +69,7 @@ class DaskExecutor:
         self._patience = Patience(seconds=worker_patience, address=self._address)
         self._members = Members(max_workers)
         self._dispatcher = Dispatcher()
+        self._recall = Recall()
         self._events = self._link.events
         self._outbox: list[Outcome | CapacityChanged | Notice] = []
         self._futures: dict[int, Future[Any]] = {}
@@ -101,10 +102,8 @@ class DaskExecutor:
                 f"the scheduler at {self._address} must answer; it did not ({error})"
             ) from error
         self._members.saw(everyone, running)
-        for worker, answer in facts.items():
-            self._members.judge(worker, answer)
+        self._facts(everyone, facts)
         self._members.refuse_unfit()
-        self._update_capacity()
         assert self._capacity is not None
         self._outbox.remove(self._capacity)
         workers = self._placement.lacks(list(self._members.usable()))
@@ -133,6 +132,7 @@ class DaskExecutor:
             self._end_overdue()
             self._place()
             self._dispatch()
+            self._look_for_stuck_chunks()
             left = deadline - time.monotonic()
             if self._outbox or (left <= 0 and self._events.empty()):
                 break
@@ -179,6 +179,8 @@ class DaskExecutor:
                     self._workers(*rest)
                 elif kind == "facts":
                     self._facts(*rest)
+                elif kind == "begun":
+                    self._take_back(rest[0])
                 elif kind == "placed":
                     self._placing = False
                 event = self._events.get_nowait()
@@ -225,35 +227,27 @@ class DaskExecutor:
         chunk = self._dispatcher.chunks[number]
         self._futures.pop(number, None)
         if isinstance(error, KilledWorker):
-            self._charge(self._dispatcher.lost(number), chunk.worker, str(error))
+            self._charge(chunk, str(error))
             return
         self._dispatcher.returned(number)
         raise error or ClusterError(f"a task failed on {chunk.worker} without saying why")
 
     def _chunk_vanished(self, number: int) -> None:
         """Its key is gone: the payload or the anchor was lost, or somebody cancelled it."""
-        worker = self._dispatcher.chunks[number].worker
+        chunk = self._dispatcher.chunks[number]
         self._futures.pop(number, None)
-        self._anchors.pop(worker, None)
+        self._anchors.pop(chunk.worker, None)
         self._cancelled_in_a_row += 1
         if self._cancelled_in_a_row > _CANCELLED_IN_A_ROW:
             self._cancelled_in_a_row = 0
-            reason = "its task was cancelled on the cluster, again and again"
-            self._charge(self._dispatcher.lost(number), worker, reason)
+            self._charge(chunk, "its task was cancelled on the cluster, again and again")
         else:
             self._dispatcher.returned(number)
 
-    def _charge(self, evaluation: Evaluation | None, worker: str, reason: str) -> None:
-        if evaluation is not None:
-            self._outbox.append(
-                Lost(
-                    trial=evaluation.trial,
-                    fold=evaluation.fold,
-                    attempt=evaluation.attempt,
-                    worker=worker,
-                    reason=reason,
-                )
-            )
+    def _charge(self, chunk: Chunk, reason: str) -> None:
+        lost = self._dispatcher.lost(chunk.number, reason)
+        if lost is not None:
+            self._outbox.append(lost)
 
     def _workers(self, everyone: dict[str, int], running: set[str]) -> None:
         left = self._members.saw(everyone, running)
@@ -272,9 +266,7 @@ class DaskExecutor:
         self._cancel_futures(gone)
         for chunk in gone:
             if was_running:
-                self._charge(
-                    self._dispatcher.lost(chunk.number), worker, f"the worker {worker} was lost"
-                )
+                self._charge(chunk, f"the worker {worker} was lost")
             else:
                 # It was retiring or paused, so nothing that it ran has killed it.
                 self._dispatcher.returned(chunk.number)
@@ -317,12 +309,7 @@ class DaskExecutor:
             self._take_events(0.0)
             self._scheduler_lost()
         if status in ("closing", "closed") and not self._outbox:
-            raise ClusterLostError(
-                f"the scheduler at {self._address} is lost, and did not come back within the "
-                "client's patience (Dask's distributed.comm.timeouts.connect); run the same call "
-                "again: with storage= it goes on from what is recorded",
-                address=self._address,
-            )
+            raise scheduler_lost(self._address)
 
     def _scheduler_lost(self) -> None:
         # Its workers die with it, so nothing of what was in hand will ever come.
@@ -356,8 +343,25 @@ class DaskExecutor:
         assert self._placement is not None
         copy = self._placement.copy
         ready = self._members.usable() if copy is not None else self._anchors
-        for chunk in self._dispatcher.assign(ready.keys()):
+        avoided = self._recall.avoided(now=time.monotonic())
+        for chunk in self._dispatcher.assign(ready.keys(), avoided):
             self._send(chunk, copy)
+
+    def _look_for_stuck_chunks(self) -> None:
+        now = time.monotonic()
+        if self._lost_since is None and self._dispatcher.has_idle(self._recall.avoided(now=now)):
+            chunks, futures = self._dispatcher.chunks, self._futures
+            numbers = self._recall.to_ask(futures, now=now)
+            if numbers:
+                asked = [(n, chunks[n].worker, str(futures[n].key)) for n in numbers]
+                self._link.run_background(self._link.ask_begun(asked))
+
+    def _take_back(self, is_begun: dict[int, bool]) -> None:
+        for number in self._recall.answered(is_begun):
+            if number in self._futures and self._futures[number].status == "pending":
+                chunk = self._dispatcher.chunks[number]
+                self._recall.avoid(chunk.worker, now=time.monotonic())
+                self._end([chunk])
 
     def _send(self, chunk: Chunk, copy: Future[Any] | None) -> None:
         anchor = self._anchors.get(chunk.worker)
@@ -374,6 +378,7 @@ class DaskExecutor:
         future = self._link.submit_task(key, running, anchor, chunk.worker)
         number = chunk.number
         self._futures[number] = future
+        self._recall.sent(number, now=time.monotonic())
         self._link.report_when_done(future, number)
 
     def _end(self, chunks: Iterable[Chunk]) -> None:

@@ -6,7 +6,7 @@ chunks, what is done about an event (`executor`).
 Coroutines run on the client's own loop and put what they find into one queue, so that the study's
 thread never waits for a worker that hangs. An event is a tuple whose first item is its kind:
 ``("done", number)``, ``("results", numbers, {number: packed})``, ``("workers", {address: slots},
-running)``, ``("facts", asked, {address: facts})``, ``("placed",)``.
+running)``, ``("facts", asked, {address: facts})``, ``("placed",)``, ``("begun", {number: whether})``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any, TypeAlias, final
 from distributed import Client, Future
 
 from dspex.cluster.placement import Placement
-from dspex.cluster.tasks import close_hosts
+from dspex.cluster.tasks import begun, close_hosts
 from dspex.cluster.versions import ask_workers
 
 __all__ = ["Event", "Link"]
@@ -112,6 +112,28 @@ class Link:
             dict(zip(numbers, futures, strict=True)), errors="skip", asynchronous=True
         )
         self.events.put(("results", numbers, results))
+
+    async def ask_begun(self, tasks: Sequence[tuple[int, str, str]]) -> None:
+        """Ask workers which of these tasks they have begun: (number, address, key)."""
+        found: dict[int, bool] = {}
+        asked: dict[str, dict[int, str]] = {}
+        for number, worker, key in tasks:
+            asked.setdefault(worker, {})[number] = key
+
+        async def ask(worker: str, keys: Mapping[int, str]) -> None:
+            with suppress(OSError, TimeoutError):
+                answers = await asyncio.wait_for(
+                    self._client.run(
+                        begun, list(keys.values()), workers=[worker], on_error="ignore"
+                    ),
+                    _ANSWER_WITHIN,
+                )
+                found.update(zip(keys, answers.get(worker, ()), strict=False))
+
+        try:
+            await asyncio.gather(*(ask(worker, keys) for worker, keys in asked.items()))
+        finally:
+            self.events.put(("begun", found))
 
     async def clean(
         self, futures: Sequence[Future[Any]], used: Mapping[str, Collection[str]]

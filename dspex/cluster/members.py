@@ -38,6 +38,7 @@ class Members:
         self._asked: set[str] = set()
         self._fit: set[str] = set()
         self._unfit: dict[str, list[str]] = {}
+        self._silent: set[str] = set()
         self._chosen: list[str] = []
 
     def __len__(self) -> int:
@@ -58,6 +59,7 @@ class Members:
             self._asked.discard(worker)
             self._fit.discard(worker)
             self._unfit.pop(worker, None)
+            self._silent.discard(worker)
         self._choose()
         return left
 
@@ -71,10 +73,14 @@ class Members:
         self._asked.update(workers)
 
     def judge(self, worker: str, facts: Facts | None) -> list[str]:
-        """Take a worker's answer, None for no answer; tells what does not fit."""
+        """Take a worker's answer, None for no answer; tells what does not fit, silence once."""
         self._asked.discard(worker)
-        if facts is None or worker not in self._slots:
+        if worker not in self._slots:
             return []
+        if facts is None:
+            is_new = worker not in self._silent
+            self._silent.add(worker)
+            return ["it does not answer when it is asked for its versions"] if is_new else []
         found = mismatches(self._own_facts, facts)
         if found:
             self._unfit[worker] = found

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from typing import final
 
-from dspex.errors import NoWorkersError
+from dspex.errors import ClusterLostError, NoWorkersError
 
-__all__ = ["Patience"]
+__all__ = ["Patience", "scheduler_lost"]
+
+
+def scheduler_lost(address: str) -> ClusterLostError:
+    """Make the error for a scheduler that Dask's client has given up."""
+    return ClusterLostError(
+        f"the scheduler at {address} is lost, and did not come back within the client's patience "
+        "(Dask's distributed.comm.timeouts.connect); run the same call again: with storage= it "
+        "goes on from what is recorded",
+        address=address,
+    )
 
 
 @final

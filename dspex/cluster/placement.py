@@ -26,6 +26,12 @@ SMALL = 10_000_000
 
 _KNOCK_TIMEOUT = 3.0
 
+PLACE_WITHIN = 30.0
+"""Seconds for a worker to take a copy, and more for large ones."""
+
+SLOWEST = 1_000_000
+"""Bytes per second that are to be expected of the network at least."""
+
 
 @final
 class Placement:
@@ -71,12 +77,14 @@ class Placement:
         OSError, TimeoutError
             Where the worker does not take it.
         """
-        copy = await self._client.scatter(
+        scatter = self._client.scatter(
             PlacedPayload(self._payload),
             workers=[worker],
             hash=False,
             direct=await self._reaches(worker),
         )
+        # A worker that hangs must not keep the others from being served.
+        copy = await asyncio.wait_for(scatter, PLACE_WITHIN + self._payload.nbytes / SLOWEST)
         self._copies[worker] = copy
 
     async def _reaches(self, worker: str) -> bool:

@@ -35,13 +35,14 @@ from dspex.execution.pool import ChunkResult, EvaluatorPool
 from dspex.study.measurement import Measurement
 from dspex.study.records import Failed, Measured
 
-__all__ = ["Anchor", "PlacedPayload", "close_hosts", "pack_chunk", "unpack_result"]
+__all__ = ["Anchor", "PlacedPayload", "begun", "close_hosts", "pack_chunk", "unpack_result"]
 
 PATIENCE = 0.2
 """Seconds after which a chunk starts nothing more and hands over what it has."""
 
 _LOOK_EVERY = 0.5
 _WANTED_STATES = frozenset({"executing", "long-running"})
+_BEGUN_STATES = _WANTED_STATES | {"memory", "error"}
 
 _hosts: dict[str, _Host] = {}
 _hosts_lock = threading.Lock()
@@ -160,6 +161,7 @@ class _Host:
                     should_stop=lambda: not is_wanted(),
                     # SystemExit in a worker's thread is the program's failure too.
                     passes=(),
+                    seed_globals=False,
                 )
             )
         return ChunkResult(outcomes, list(evaluations[len(outcomes) :]))
@@ -206,6 +208,12 @@ async def close_hosts(keys: Sequence[str]) -> None:
         ended = [_hosts.pop(key) for key in keys if key in _hosts]
     for host in ended:
         await asyncio.to_thread(host.close)
+
+
+async def begun(keys: Sequence[str], dask_worker: Worker) -> list[bool]:
+    """Whether this worker has begun these tasks; run by the client. One it never saw it has not."""
+    tasks = dask_worker.state.tasks
+    return [key in tasks and tasks[key].state in _BEGUN_STATES for key in keys]
 
 
 # --- what the graph calls ------------------------------------------------------------------

@@ -23,7 +23,7 @@ __all__ = ["Facts", "ask_workers", "explain", "mismatches", "own_facts"]
 Facts: TypeAlias = Mapping[str, str | None]
 """{name: version}, None where it is not there."""
 
-ANSWER_WITHIN = 10.0
+ANSWER_WITHIN = 5.0
 """Seconds for a worker's answer."""
 
 _SOURCE = """
@@ -66,9 +66,24 @@ def own_facts() -> Facts:
 
 async def ask_workers(client: Client, workers: Collection[str]) -> dict[str, Facts]:
     """Ask workers for their versions, on the client's event loop; those that do not answer lack."""
-    answers: Mapping[str, Any] = await asyncio.wait_for(
-        client.run(eval, _QUESTION, workers=list(workers), on_error="ignore"), ANSWER_WITHIN
-    )
+
+    async def ask(some: list[str]) -> dict[str, Any]:
+        answers: dict[str, Any] = await asyncio.wait_for(
+            client.run(eval, _QUESTION, workers=some, on_error="ignore"), ANSWER_WITHIN
+        )
+        return answers
+
+    answers: dict[str, Any] = {}
+    try:
+        answers = await ask(list(workers))
+    except TimeoutError:
+        # One that hangs holds up the answer for all; so each is asked by itself.
+        alone = await asyncio.gather(*(ask([each]) for each in workers), return_exceptions=True)
+        for each in alone:
+            if isinstance(each, dict):
+                answers |= each
+            elif not isinstance(each, TimeoutError):
+                raise each from None
     return {worker: facts for worker, facts in answers.items() if isinstance(facts, Mapping)}
 
 

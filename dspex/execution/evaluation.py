@@ -5,7 +5,8 @@ Must not know: processes, queues, deadlines (`pool`), or which objectives a stud
 judges missing names). Whatever a program does is data here: only errors that are not its own fly.
 
 The child, thread mode and the in-process executor all call `evaluate`, so that a trial comes out
-the same wherever it runs (G2): the global generators are seeded from the trial's own seed.
+the same wherever it runs (G2): the global generators are seeded from the trial's own seed, but in
+threads, which share them with each other and with whatever else their process does.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ def evaluate(
     worker: str,
     should_stop: Callable[[], bool] = lambda: False,
     passes: tuple[type[BaseException], ...] = (KeyboardInterrupt,),
+    seed_globals: bool = True,
 ) -> Measured | Failed:
     """Run one evaluation to its outcome.
 
@@ -75,6 +77,9 @@ def evaluate(
     passes : tuple of exception classes, optional
         What is not the program's failure, and flies on. In the user's own process an interrupt
         comes from the user; in a child it can only come from the program, which passes ``()``.
+    seed_globals : bool, default True
+        Seed the generators of `random` and ``numpy.random``. False where other threads draw from
+        them too: there only ``trial.rng`` and ``trial.seed`` are reproducible.
 
     Returns
     -------
@@ -96,7 +101,7 @@ def evaluate(
     started = time.time()
     clock = time.perf_counter()
     try:
-        steps = _steps(program, space, evaluation, seed, should_stop)
+        steps = _steps(program, space, evaluation, seed, should_stop, seed_globals)
         return Measured(
             trial=evaluation.trial,
             fold=evaluation.fold,
@@ -128,12 +133,14 @@ def _steps(
     evaluation: Evaluation,
     seed: int,
     should_stop: Callable[[], bool],
+    seed_globals: bool,
 ) -> tuple[Measurement, ...]:
     params = space.resolve(evaluation.params)
     trial = RunningTrial(evaluation.trial, evaluation.fold, params, seed, should_stop)
-    # `random_state=None` and everything else that draws from the globals is reproducible too.
-    random.seed(trial.seed)
-    np.random.seed(trial.seed)
+    if seed_globals:
+        # `random_state=None` and everything else that draws from them is reproducible too.
+        random.seed(trial.seed)
+        np.random.seed(trial.seed)
     returned = program.evaluate(params, trial)
     if isinstance(returned, Measurement) and not trial.reported:
         steps: tuple[Measurement, ...] = (returned,)

@@ -52,9 +52,9 @@ def test_only_the_first_of_a_lost_chunk_is_charged_and_the_others_travel_alone()
     dispatcher = warmed(0.01)
     dispatcher.add(some(*range(1, 20)))
     first, second = dispatcher.assign({"a"})
-    charged = dispatcher.lost(first.number)
+    charged = dispatcher.lost(first.number, "gone")
     assert charged is not None
-    assert charged.trial == trials(first)[0]
+    assert (charged.trial, charged.worker, charged.reason) == (trials(first)[0], "a", "gone")
     dispatcher.returned(second.number)
     again = dispatcher.assign({"a"})
     assert [trials(chunk) for chunk in again] == [[2], [3]]
@@ -72,3 +72,16 @@ def test_cancelled_trials_do_not_come_back() -> None:
     left = [trials(chunk) for chunk in dispatcher.assign({"a"})]
     assert {trial for chunk in left for trial in chunk} <= {3, 4, 5}
     assert left
+
+
+def test_workers_to_be_avoided_come_last_and_do_not_count_as_idle() -> None:
+    dispatcher = Dispatcher()
+    dispatcher.set_workers({"a": 1, "b": 1})
+    assert dispatcher.has_idle()
+    dispatcher.add(some(0, 1))
+    assert not dispatcher.has_idle(), "there is work for it"
+    made = dispatcher.assign({"a", "b"}, avoided={"a"})
+    assert [chunk.worker for chunk in made] == ["b", "a"]
+    dispatcher.finished(made[1].number, 1, [], 1.0)
+    assert dispatcher.has_idle()
+    assert not dispatcher.has_idle({"a"})

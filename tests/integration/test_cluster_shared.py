@@ -1,0 +1,118 @@
+"""On a cluster that others use, or that is not as it should be: work goes where it can be done."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import signal
+import time
+from contextlib import closing
+from typing import Any
+
+import pytest
+
+import dspex
+from dspex.cluster import DaskExecutor, versions
+from dspex.engine.ports import Job, Notice
+from dspex.study.records import Measured
+from dspex.testing.executors import collect, evaluations
+from dspex.testing.probe import Probe, probe_space, wait_for
+
+
+def job(gates: pathlib.Path, **changes: Any) -> Job:
+    fields = {"program": Probe(), "space": probe_space(), "data": str(gates), "seed": 7}
+    return Job(**{**fields, **changes})
+
+
+def hold_a_thread(directory: str, number: int) -> None:
+    here = pathlib.Path(directory)
+    (here / f"held-{number}").touch()
+    while not (here / "let-go").exists():
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("is_warm", [True, False])
+def test_what_lies_behind_the_tasks_of_others_is_done_elsewhere(
+    client: Any, tmp_path: pathlib.Path, is_warm: bool
+) -> None:
+    with closing(DaskExecutor(client)) as executor:
+        executor.open(job(tmp_path))
+        if is_warm:
+            executor.submit(evaluations("measure", 20))
+            collect(executor, 20)
+        held, free = client.nthreads()
+        theirs = [
+            client.submit(hold_a_thread, str(tmp_path), n, workers=[held], pure=False)
+            for n in range(2)
+        ]
+        wait_for(lambda: all((tmp_path / f"held-{n}").exists() for n in range(2)))
+        executor.submit(evaluations("measure", 4, first=20))
+        assert {each.worker for each in collect(executor, 4)} == {free}
+        assert {each.status for each in theirs} == {"pending"}
+        (tmp_path / "let-go").touch()
+        client.gather(theirs)
+
+
+def optimize_within(params: Any) -> float:
+    inner = dspex.optimize(
+        lambda p: p["y"] ** 2 + params["x"],
+        space={"y": dspex.Float(-1, 1)},
+        direction="minimize",
+        trials=5,
+        parallel_evaluations=1,
+        progress=False,
+    )
+    assert {trial.worker for trial in inner.trials} == {"in-process"}
+    return inner.best_score
+
+
+@pytest.mark.parametrize("isolation", ["process", "thread"])
+def test_a_study_within_a_trial_runs_in_its_process(client: Any, isolation: Any) -> None:
+    result = dspex.optimize(
+        optimize_within,
+        space={"x": dspex.Float(0, 1)},
+        direction="minimize",
+        trials=2,
+        parallel_evaluations=1,
+        isolation=isolation,
+        cluster=client,
+        progress=False,
+        max_failures=0,
+    )
+    assert result.n_failed == 0
+
+
+def test_in_threads_the_global_generators_are_left_alone(
+    client: Any, tmp_path: pathlib.Path
+) -> None:
+    with closing(DaskExecutor(client, max_workers=1)) as executor:
+        executor.open(job(tmp_path, isolation="thread"))
+        drawn: list[float] = []
+        for first in (0, 0):  # the same trial twice, one after the other
+            executor.submit(evaluations("globals", first=first))
+            (outcome,) = collect(executor, 1)
+            assert isinstance(outcome, Measured), outcome
+            drawn.append(outcome.steps[-1].scores["numpy"])
+    assert drawn[0] != drawn[1]
+
+
+def test_a_worker_that_hangs_is_named_and_left_unused(
+    cluster_of: Any, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = cluster_of(2)
+    monkeypatch.setattr(versions, "ANSWER_WITHIN", 1.0)
+    (frozen, pid), (other, _) = client.run(os.getpid).items()
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        with closing(DaskExecutor(client)) as executor:
+            assert executor.open(job(tmp_path)).workers == 1
+            said = [each.message for each in executor.poll(0.0) if isinstance(each, Notice)]
+            assert len(said) == 1
+            assert frozen in said[0]
+            assert "does not answer" in said[0]
+            executor.submit(evaluations("measure", 5))
+            assert {each.worker for each in collect(executor, 5)} == {other}
+            os.kill(pid, signal.SIGCONT)
+            wait_for(lambda: executor.poll(0.1) and executor._dispatcher.workers == 2)
+    finally:
+        os.kill(pid, signal.SIGCONT)
