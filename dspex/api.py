@@ -14,6 +14,7 @@ from typing import Any, Literal, final
 import numpy as np
 from numpy.typing import NDArray
 
+from dspex.arguments import finite, observers, several_params, transient, whole
 from dspex.cluster.inside import is_inside_task
 from dspex.cluster.units import parse_bytes, parse_seconds
 from dspex.engine.engine import Engine
@@ -186,6 +187,17 @@ def optimize(
         )
     where = _Where.checked(distributed, cluster, cluster_nodes)
     _check_isolation(isolation, trial_timeout, memory_limit)
+    if trials is not None:
+        trials = whole("trials", trials, least=1)
+    if parallel_evaluations is not None:
+        parallel_evaluations = whole("parallel_evaluations", parallel_evaluations, least=1)
+    if target_score is not None:
+        target_score = finite("target_score", target_score)
+    if max_failures != "auto":
+        max_failures = whole("max_failures", max_failures, least=0, instead='"auto"')
+    seed = None if seed is None else whole("seed", seed)
+    initial, callbacks = several_params(initial), observers(callbacks)
+    retry_on = transient(retry_on)
     reproducible = seed is not None if reproducible is None else reproducible
     k = REPRODUCIBLE_K if parallel_evaluations is None and reproducible else parallel_evaluations
     if k is None and not where.distributed:
@@ -193,8 +205,8 @@ def optimize(
     settings = Settings(
         trials=trials,
         k=k,
-        block=block_size(k) if reproducible and k is not None and k > 0 else None,
-        retries=retries,
+        block=block_size(k) if reproducible and k is not None else None,
+        retries=whole("retries", retries, least=0, instead=""),
         blame_losses=not reproducible,
         survive_losses=reproducible and isolation == "process",
         max_failures=max_failures,
@@ -255,7 +267,7 @@ def optimize(
             seed=root_seed,
             isolation=isolation,
             memory_limit=limit_bytes,
-            retry_on=tuple(retry_on),
+            retry_on=retry_on,
         )
         with where.executor(audience) as executor:
             capacity = executor.open(job)
