@@ -61,4 +61,4 @@ def test_every_file_is_small_and_opens_with_its_theory(path: Path) -> None:
     lines = path.read_text().splitlines()
     assert len(lines) <= 450, "split it: a file is one idea"
     assert lines, "delete it"
-    assert lines[0].startswith(('"""', 'r"""')), "say what this file knows, and what it must not know"
+    assert lines[0].startswith(('"""', 'r"""')), "say what this file knows, and must not know"

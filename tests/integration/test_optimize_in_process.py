@@ -427,7 +427,8 @@ OWNER = """
         sys.stdin.readline()
         return params["x"]
     dspex.optimize(program, space={"x": dspex.Float(0, 1)}, direction="minimize", trials=5,
-                   strategy="random", storage=sys.argv[1], study="mine", distributed=False, progress=False)
+                   strategy="random", storage=sys.argv[1], study="mine",
+                   distributed=False, progress=False)
 """
 
 
