@@ -49,7 +49,7 @@ def whole(name: str, value: Any, *, least: int | None = None, instead: str = "No
 
 def finite(name: str, value: Any) -> float:
     """A finite number."""
-    if isinstance(value, Real) and not isinstance(value, bool) and abs(float(value)) < float("inf"):
+    if isinstance(value, Real) and abs(float(value)) < float("inf"):
         return float(value)
     raise InvalidArgumentError(f"{name} is a finite number, or None; got {value!r}")
 

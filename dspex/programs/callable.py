@@ -47,6 +47,30 @@ def _each(values: Iterator[Any]) -> Iterator[Measurement]:
             values.close()
 
 
+def _name(function: Callable[..., Any]) -> str:
+    return getattr(function, "__qualname__", None) or type(function).__qualname__
+
+
+def _is_async(function: Callable[..., Any]) -> bool:
+    call = function if inspect.isroutine(function) else getattr(function, "__call__", function)  # noqa: B004
+    return inspect.iscoroutinefunction(call) or inspect.isasyncgenfunction(call)
+
+
+def _refuse_spread(function: Callable[..., Any], names: Collection[str]) -> None:
+    try:
+        first = next(iter(inspect.signature(function).parameters.values()), None)
+    except (TypeError, ValueError):  # some builtins have no signature
+        return
+    if first is None or first.name == "params" or first.name not in names:
+        return
+    if first.kind in (first.POSITIONAL_ONLY, first.POSITIONAL_OR_KEYWORD):
+        raise InvalidArgumentError(
+            f"a function is called with all params as one dict; {_name(function)} takes "
+            f"{first.name!r}, the name of one variable; pass `lambda params: f(**params)`, or call "
+            "its parameter `params`"
+        )
+
+
 def _offered(has_data: bool) -> tuple[str, ...]:
     return ("params", "data") if has_data else ("params",)
 
@@ -68,6 +92,8 @@ class FunctionProgram:
     Parameters
     ----------
     function : callable
+    names : collection of str
+        The names of the params, to see that the function does not take them one by one.
     has_data : bool
         Whether there is training data to call it with.
 
@@ -83,11 +109,18 @@ class FunctionProgram:
     9.0
     """
 
-    def __init__(self, function: Callable[..., Any], *, has_data: bool) -> None:
+    def __init__(
+        self, function: Callable[..., Any], *, names: Collection[str] = (), has_data: bool
+    ) -> None:
+        _refuse_spread(function, names)
+        if _is_async(function):
+            raise InvalidArgumentError(
+                f"a program returns its measurement; {_name(function)} is async and returns a "
+                "coroutine; pass `lambda params: asyncio.run(f(params))`"
+            )
         self._function = function
         self._call = plan(function, _ROLES, offered=_offered(has_data))
-        name = getattr(function, "__qualname__", None) or type(function).__qualname__
-        _check_data(self._call, name, has_data)
+        _check_data(self._call, _name(function), has_data)
         self._data: Any = None
 
     def space(self) -> Space | None:

@@ -24,6 +24,16 @@ __all__ = ["Metrics", "WeightedScorer", "metrics_of"]
 
 Scorer = Callable[..., Any]
 
+# {what people say: the name of scikit-learn's scorer}, where no similar spelling leads to it
+_SPOKEN = {
+    "auc": "roc_auc",
+    "logloss": "neg_log_loss",
+    "mae": "neg_mean_absolute_error",
+    "mape": "neg_mean_absolute_percentage_error",
+    "mse": "neg_mean_squared_error",
+    "rmse": "neg_root_mean_squared_error",
+}
+
 
 @final
 @dataclass(frozen=True, slots=True)
@@ -155,9 +165,11 @@ def metrics_of(metric: Any, estimator: Any, *, has_target: bool = True) -> Metri
         scorers = {str(name): _scorer(each, has_target) for name, each in metric.items()}
         return _metrics(scorers, dict(metric))
     if not callable(metric):
+        names = isinstance(metric, list | tuple) and all(isinstance(each, str) for each in metric)
+        remedy = f"pass {dict(zip(metric, metric, strict=True))}" if names else "pass one of these"
         raise InvalidMetricError(
             "a metric is a scorer's name, a scorer (estimator, X, y), or a dict of several; got "
-            f"{metric!r} of type {type(metric).__name__}"
+            f"{metric!r} of type {type(metric).__name__}; {remedy}"
         )
     return _metrics({SCORE: _scorer(metric, has_target)}, metric)
 
@@ -181,9 +193,10 @@ def _scorer(metric: Any, has_target: bool) -> Scorer:
     if isinstance(metric, str):
         names = get_scorer_names()
         if metric not in names:
+            spoken = _SPOKEN.get(metric.lower())
+            remedy = close_to(metric, names) if spoken is None else f"did you mean {spoken!r}?"
             raise InvalidMetricError(
-                f"a metric's name is one of scikit-learn's scorers; got {metric!r}; "
-                f"{close_to(metric, names)}"
+                f"a metric's name is one of scikit-learn's scorers; got {metric!r}; {remedy}"
             )
         return get_scorer(metric)  # type: ignore[no-any-return]
     if not callable(metric):

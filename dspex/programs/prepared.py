@@ -160,7 +160,7 @@ def build(
             names = tuple(map(str, metric)) if isinstance(metric, Mapping) else None
             measured = Measured(names, default="maximize")
     else:
-        made = FunctionProgram(program, has_data=has_data)
+        made = FunctionProgram(program, names=wanted.names, has_data=has_data)
     if isinstance(made, FunctionProgram | ClassProgram):
         made.prepare(training_data)
     goal = goal_of(direction, constraints, measured)

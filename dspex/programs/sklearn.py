@@ -159,15 +159,21 @@ class EstimatorProgram:
     def _fold(self, model: Any, data: Dataset, split: Split) -> Measurement:
         from sklearn.model_selection import cross_validate
 
-        outcome = cross_validate(
-            model,
-            data.X,
-            data.y,
-            cv=[split],
-            scoring=self._scoring(data, split[1]),
-            params=self._fit_params(model, data),
-            error_score="raise",
-        )
+        try:
+            outcome = cross_validate(
+                model,
+                data.X,
+                data.y,
+                cv=[split],
+                scoring=self._scoring(data, split[1]),
+                params=self._fit_params(model, data),
+                error_score="raise",
+            )
+        except ValueError as error:
+            # scikit-learn words a bad parameter of a step as one of cross_validate's own.
+            if type(error) is type(error.__cause__):
+                raise error.__cause__ from None
+            raise
         return Measurement(
             {
                 key.removeprefix("test_"): values[0]

@@ -68,6 +68,14 @@ def as_variable(name: str, given: Any) -> Variable:
     """A variable from what a space may hold: a variable, a list, a scipy distribution."""
     if isinstance(given, Variable):
         return given
+    if isinstance(given, tuple) and len(given) == 2 and all(map(_is_number, given)):
+        kind = "Int" if all(isinstance(each, int) for each in given) else "Float"
+        raise InvalidSpaceError(
+            f"options are a list, a range of numbers is a Float or an Int; {given!r} for {name!r} "
+            f"could be either; pass {list(given)!r}, or {kind}({given[0]!r}, {given[1]!r})",
+            variable=name,
+            value=given,
+        )
     if isinstance(given, list | tuple | range) or (isinstance(given, np.ndarray) and given.ndim):
         return Choice(given)
     if is_distribution(given):
@@ -78,6 +86,10 @@ def as_variable(name: str, given: Any) -> Variable:
         variable=name,
         value=given,
     )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _checked(name: Any) -> str:

@@ -102,7 +102,8 @@ class Goal:
         for each, word in named.items():
             if word not in ("maximize", "minimize"):
                 raise InvalidArgumentError(
-                    f'a direction is "maximize" or "minimize"; got {word!r} for {each!r}'
+                    f'a direction is "maximize" or "minimize"; got {word!r} for {each!r}; pass '
+                    '"maximize" where more is better, "minimize" where less is'
                 )
             objectives.append(Objective(str(each), word))  # type: ignore[arg-type]
         return cls(

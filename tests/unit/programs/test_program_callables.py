@@ -271,3 +271,26 @@ def test_dspy_modules_are_not_supported_yet() -> None:
     module = type("Predict", (), {"__module__": "dspy.predict.predict", "__call__": lambda s: 0})
     with pytest.raises(InvalidArgumentError, match="DSPy"):
         build(module(), [1], direction="maximize", space=SPACE)
+
+
+def test_a_function_that_takes_its_params_one_by_one_is_refused() -> None:
+    def loss(x: float, y: float = 0.0) -> float:
+        return x + y
+
+    with pytest.raises(InvalidArgumentError, match=r"one dict; .*loss takes 'x'.*f\(\*\*params\)"):
+        build(loss, space={"x": Float(0, 1), "y": Float(0, 1)}, direction="minimize")
+    # The name of a dict of params is the user's own.
+    build(loss, space={"a": Float(0, 1)}, direction="minimize")
+
+
+def test_an_async_function_is_refused() -> None:
+    async def loss(params: dict[str, float]) -> float:
+        return params["x"]
+
+    class Loss:
+        async def __call__(self, params: dict[str, float]) -> float:
+            return params["x"]
+
+    for program in (loss, Loss()):
+        with pytest.raises(InvalidArgumentError, match=r"is async .*asyncio\.run"):
+            build(program, space={"x": Float(0, 1)}, direction="minimize")

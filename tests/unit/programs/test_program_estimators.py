@@ -32,9 +32,9 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier
 
-from dspex.programs import Prepared, build
+from dspex.programs import Prepared, RunningTrial, build
 from dspex.programs.sklearn import EstimatorProgram
-from dspex.space import Float
+from dspex.space import Float, Space
 from dspex.testing.programs import measure
 
 X, y = load_iris(return_X_y=True)
@@ -222,3 +222,12 @@ def test_an_estimator_that_writes_into_its_input_gets_a_copy() -> None:
         assert measure(prepared.program, {"alpha": 1.0})[0]["score"] == pytest.approx(expected)
     configured(prepared, {"alpha": 1.0})
     assert np.array_equal(data[0], DX)
+
+
+def test_a_bad_parameter_is_named_with_the_estimator_that_has_it() -> None:
+    space = Space({"svc__C": Float(-2, -1)})
+    prepared = build(make_pipeline(SVC()), load_iris(return_X_y=True), space=space)
+    prepared.program.prepare(prepared.data)
+    params = {"svc__C": -1.5}
+    with pytest.raises(ValueError, match="The 'C' parameter of SVC must be"):
+        prepared.program.evaluate(params, RunningTrial(0, 0, params, 0))

@@ -177,6 +177,8 @@ def test_a_child_of_an_inactive_parent_is_inactive_even_where_a_function_says_ye
             {"a": Int(0, 1).when("b", equals=1), "b": Int(0, 1).when("a", equals=1)},
             "in a circle; got a -> b -> a",
         ),
+        ({"x": (0, 1)}, r"could be either; pass \[0, 1\], or Int\(0, 1\)"),
+        ({"x": (0.5, 1)}, r"pass \[0.5, 1\], or Float\(0.5, 1\)"),
         ({"k": ["a"], "x": Int(0, 1).when("k", equals="b")}, "'k' is one of \\['a'\\]"),
         ({"k": Int(0, 3), "x": Int(0, 1).when("k", equals=4)}, "must lie between 0 and 3"),
         ({"k": ["a"], "x": Int(0, 1).when("k", satisfies=lambda k: False)}, "active somewhere"),
@@ -213,8 +215,8 @@ def test_what_is_no_space_is_refused() -> None:
 
 
 def test_plain_dicts_and_lists_are_accepted() -> None:
-    space = Space.of({"a": [1, 2], "b": (1, 2), "c": range(2), "d": np.array([0.5, 1.5])})
-    assert [leaf.labels for leaf in space.leaves] == [(1, 2), (1, 2), (0, 1), (0.5, 1.5)]
+    space = Space.of({"a": [1, 2], "b": (1, 2, 3), "c": range(2), "d": np.array([0.5, 1.5])})
+    assert [leaf.labels for leaf in space.leaves] == [(1, 2), (1, 2, 3), (0, 1), (0.5, 1.5)]
     assert Space.of(space) is space
 
 
