@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import runpy
 import sys
+import traceback
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,9 @@ class _Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                warnings.showwarning = _say_warning
+                return super().invoke(ctx)
         except DspexError as error:
             click.secho(f"dspex: {error}", fg="red", err=True)
             ctx.exit(1)
@@ -37,17 +41,21 @@ class _Commands(click.Group):
             ctx.exit(130)
 
 
+def _say_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    click.secho(f"dspex: {message}", fg="yellow", err=True)
+
+
 @click.group(cls=_Commands, context_settings=DETAILS)
 @click.version_option(__version__, prog_name="dspex")
 def main() -> None:
-    r"""Improve machine-learning programs in parallel, on a laptop or a Dask cluster.
+    """Improve machine-learning programs in parallel, on a laptop or a Dask cluster.
 
     \b
     Start here:
       dspex demo                     tune a real pipeline, watch it, get a report
       dspex optimize study.py:mine   run the study called `mine` in study.py
       dspex studies store.db         what is in a store
-    """
+    """  # noqa: D301 - click wants the character itself, which keeps the lines as they are
 
 
 @main.command()
@@ -81,7 +89,7 @@ def demo(trials: int, workers: int | None, seed: int, output: Path) -> None:
 @click.option("--study", help="The study's name in the store; NAME unless the file says another.")
 @click.option("--seed", type=int, help="Makes the study reproducible.")
 def optimize(declaration: str, **given: Any) -> None:
-    r"""Run a study that a Python file declares.
+    """Run a study that a Python file declares.
 
     NAME is a dict of the arguments of dspex.optimize, `program` among them:
 
@@ -89,7 +97,7 @@ def optimize(declaration: str, **given: Any) -> None:
       mine = dict(program=SVC(), training_data=(X, y), metric="accuracy", trials=200)
 
     Ctrl-C ends the study in order; the same command goes on with it.
-    """
+    """  # noqa: D301
     from dspex.api import optimize as run
 
     path, name, declared = _declared(declaration)
@@ -116,7 +124,7 @@ def studies(store: str) -> None:
 
     found = list_studies(store)
     if not found:
-        click.echo("no studies")
+        click.echo(f"there are no studies in {store}")
     rows = [
         (
             each.name,
@@ -190,7 +198,16 @@ def _declared(declaration: str) -> tuple[str, str, dict[str, Any]]:
         raise click.UsageError(f"there is no file {path}")
     # The file's neighbours are importable, as they are when Python runs it.
     sys.path.insert(0, str(Path(path).resolve().parent))
-    names = runpy.run_path(path, run_name="__dspex__")
+    try:
+        names = runpy.run_path(path, run_name="__dspex__")
+    except Exception as error:
+        # Only the frames of the user's own code.
+        frames = traceback.extract_tb(error.__traceback__)
+        own = [
+            each for each in frames if "runpy" not in each.filename and each.filename != __file__
+        ]
+        told = "".join([*traceback.format_list(own), *traceback.format_exception_only(error)])
+        raise click.ClickException(f"{path} cannot be run:\n{told}") from None
     declared = names.get(name)
     if not isinstance(declared, Mapping):
         dicts = sorted(k for k, v in names.items() if isinstance(v, Mapping) and k[0] != "_")

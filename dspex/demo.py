@@ -89,12 +89,17 @@ def run_demo(*, trials: int, workers: int | None, seed: int, output: Path) -> st
         ("best params", result.best_score, result.best_program.score(X_held, y_held)),
     ]
     report = result.report(str(output / "report.html"))
+    params = [
+        f"{name} = {value:.4g}" if isinstance(value, float) else f"{name} = {value}"
+        for name, value in result.best_trial.params.items()
+    ]
     lines = [
         "",
         f"{'accuracy':16}{'5-fold':>10}{'held out':>12}",
         *(f"{name:16}{cv or 0:>10.4f}{held:>12.4f}" for name, cv, held in rows),
         "",
-        f"best params   {dict(result.best_trial.params)}",
+        f"best params   {params[0]}",
+        *(f"{'':14}{each}" for each in params[1:]),
         f"study         {result.study} in {store}",
         f"report        {report}",
     ]

@@ -25,8 +25,7 @@ from dspex.monitoring.views import (
     better,
     in_order,
     params_text,
-    pareto_mask,
-    scores_of,
+    pareto_front,
 )
 from dspex.monitoring.wording import (
     count,
@@ -208,22 +207,13 @@ def _front(trials: Sequence[Trial], goal: Goal) -> list[list[str]]:
     """The Pareto front as rows of a table: number, scores, params; empty with one objective."""
     if len(goal.objectives) < 2:
         return []
-    import numpy as np
-
-    feasible = [trial for trial in trials if trial.score is not None and trial.violation == 0]
-    if not feasible:
-        return []
-    losses = np.stack([o.sign * scores_of(feasible, goal, o) for o in goal.objectives], axis=1)
-    front = [trial for trial, kept in zip(feasible, pareto_mask(losses), strict=True) if kept]
-    first = goal.objectives[0]
-    front.sort(key=lambda trial: first.sign * (trial.score or 0.0))
     return [
         [
             str(trial.number),
             *(number(trial.scores[o.name]) for o in goal.objectives),
             params_text(trial.params, 400),
         ]
-        for trial in front[:_MOST_ROWS]
+        for trial in pareto_front(trials, goal)[:_MOST_ROWS]
     ]
 
 
@@ -248,7 +238,9 @@ def _table(trials: Sequence[Trial], space: Space, goal: Goal) -> dict[str, Any]:
         cells = [_cell(trial.number), _cell(trial.score)]
         cells += [_cell(trial.scores.get(name)) for name in others]
         cells += [
-            _cell(trial.params[name]) if name in trial.params else {"text": "", "sort": ""}
+            _cell(str(value) if (value := trial.params[name]) is None else value)
+            if name in trial.params
+            else {"text": "", "sort": ""}
             for name in names
         ]
         cells.append({"text": duration(trial.seconds), "sort": repr(trial.seconds)})

@@ -15,7 +15,14 @@ import numpy as np
 
 from dspex.errors import MissingDependencyError
 from dspex.monitoring.summary import StudySummary
-from dspex.monitoring.views import FAILURES, best_trial, improvements, params_text, scores_of
+from dspex.monitoring.views import (
+    FAILURES,
+    best_trial,
+    improvements,
+    params_text,
+    pareto_front,
+    scores_of,
+)
 from dspex.monitoring.wording import (
     count,
     duration,
@@ -42,7 +49,7 @@ def trials_dataframe(trials: Sequence[Trial]) -> pd.DataFrame:
     """One row per trial.
 
     Columns: ``number state score``, ``scores.NAME`` where several numbers were measured,
-    ``params.NAME`` (empty where inactive), ``seconds started finished worker attempts
+    ``params.NAME`` (NaN where inactive), ``seconds started finished worker attempts
     proposed_by violation error``. Times are in UTC.
 
     Raises
@@ -65,7 +72,13 @@ def trials_dataframe(trials: Sequence[Trial]) -> pd.DataFrame:
     middle = {name: None for row in rows for name in row if name not in fixed}
     scores = [name for name in middle if name.startswith("scores.")]
     params = [name for name in middle if name.startswith("params.")]
-    return pd.DataFrame(rows, columns=[*first, *scores, *params, *last])
+    frame = pd.DataFrame(rows, columns=[*first, *scores, *params, *last])
+    for name in params:
+        values = [row.get(name, np.nan) for row in rows]
+        if any(value is None for value in values):
+            # None is a label; pandas would make it the NaN of an inactive variable.
+            frame[name] = pd.Series(values, dtype=object)
+    return frame
 
 
 def _cells(trial: Trial) -> dict[str, Any]:
@@ -103,7 +116,7 @@ def result_text(trials: Sequence[Trial], space: Space, goal: Goal, summary: Stud
     best = best_trial(trials, goal)
     if best is not None:
         lines.append(f"  best params: {params_text(best.params, 400) or 'none'}")
-    lines += [f"  {name}: {value}" for name, value in _facts(trials, summary)]
+    lines += [f"  {name}: {value}" for name, value in _facts(trials, goal, summary)]
     return "\n".join(lines)
 
 
@@ -120,11 +133,17 @@ def _headline(trials: Sequence[Trial], goal: Goal, summary: StudySummary) -> str
     return text
 
 
-def _facts(trials: Sequence[Trial], summary: StudySummary) -> Iterator[tuple[str, str]]:
+def _facts(trials: Sequence[Trial], goal: Goal, summary: StudySummary) -> Iterator[tuple[str, str]]:
     """What a card says besides the best."""
+    if len(goal.objectives) > 1:
+        names = " and ".join(objective.name for objective in goal.objectives)
+        yield "Pareto front", f"{count(len(pareto_front(trials, goal)), 'trial')} over {names}"
     failed = sum(trial.state in FAILURES for trial in trials)
     ended = sum(trial.state.is_final for trial in trials)
-    yield "trials", f"{count(ended, 'trial')} done" + (f", {failed:,} failed" if failed else "")
+    yield (
+        "trials",
+        f"{count(ended, 'trial')} done" + (f", {failed:,} of them failed" if failed else ""),
+    )
     busy = "" if summary.busy != summary.busy else f", slots {share(summary.busy)} busy"
     yield "time", f"{duration(summary.wall_time)}{busy}"
     if summary.stop_reason:
@@ -162,7 +181,9 @@ def result_html(trials: Sequence[Trial], space: Space, goal: Goal, summary: Stud
     ]
     if len(params) > len(shown):
         rows.append(_ROW.format("…", f"{len(params) - len(shown)} more"))
-    facts = [_ROW.format(escape(name), escape(text)) for name, text in _facts(trials, summary)]
+    facts = [
+        _ROW.format(escape(name), escape(text)) for name, text in _facts(trials, goal, summary)
+    ]
     return _CARD.format(
         title=escape(f"Study {summary.name}" if summary.name else "Study"),
         headline=escape(_headline(trials, goal, summary)),

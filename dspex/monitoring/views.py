@@ -26,6 +26,7 @@ __all__ = [
     "in_order",
     "objective_named",
     "params_text",
+    "pareto_front",
     "pareto_mask",
     "scores_of",
 ]
@@ -131,6 +132,15 @@ def pareto_mask(losses: FloatArray) -> NDArray[np.bool_]:
         else:
             front = np.vstack([front, row])
     return mask
+
+
+def pareto_front(trials: Sequence[Trial], goal: Goal) -> list[Trial]:
+    """Feasible trials that no other one dominates, the best of the first objective first."""
+    feasible = [trial for trial in in_order(trials, goal) if trial.violation == 0]
+    if not feasible:
+        return []
+    losses = np.stack([o.sign * scores_of(feasible, goal, o) for o in goal.objectives], axis=1)
+    return [trial for trial, kept in zip(feasible, pareto_mask(losses), strict=True) if kept]
 
 
 def params_text(params: Mapping[str, Any], width: int = 160) -> str:

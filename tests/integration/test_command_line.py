@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+import warnings
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,8 @@ DECLARATION = """
 @pytest.fixture
 def study_file(tmp_path: Path) -> Path:
     (tmp_path / "helper.py").write_text("def loss(params):\n    return params['x'] ** 2\n")
+    (tmp_path / "imports.py").write_text("import nowhere")
+    (tmp_path / "syntax.py").write_text("x = (")
     path = tmp_path / "study.py"
     path.write_text(textwrap.dedent(DECLARATION))
     return path
@@ -42,6 +45,7 @@ def run(*arguments: object) -> Result:
     result = CliRunner().invoke(main, [str(each) for each in arguments])
     # What click turned into an exit code is fine; anything else is a traceback for the user.
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    assert "click/core.py" not in result.output
     assert "Traceback" not in result.output or "ZeroDivisionError" in result.output
     return result
 
@@ -49,7 +53,8 @@ def run(*arguments: object) -> Result:
 def test_help_says_what_to_do_first() -> None:
     result = run("--help")
     assert result.exit_code == 0
-    assert "dspex demo" in result.output
+    assert "\n    dspex demo      " in result.output
+    assert "\n    mine = dict(" in run("optimize", "--help").output
     for command in ("demo", "optimize", "studies", "show", "report"):
         assert run(command, "--help").exit_code == 0
 
@@ -84,6 +89,8 @@ def test_a_study_is_run_listed_shown_verified_and_reported(study_file: Path) -> 
         ("study.py:yours", 2, "'yours' in .* is not a dict"),
         ("study.py:misspelt", 2, "trails"),
         ("study.py:nothing", 2, "no 'program'"),
+        ("imports.py:mine", 1, "No module named 'nowhere'"),
+        ("syntax.py:mine", 1, "syntax.py cannot be run"),
         ("study.py:broken", 1, "the first 10 trials all failed"),
     ],
 )
@@ -93,6 +100,13 @@ def test_mistakes_in_a_declaration(
     result = run("optimize", study_file.parent / declaration)
     assert result.exit_code == code, result.output
     assert words.split(" .* ")[-1] in " ".join(result.output.split())
+
+
+def test_a_warning_is_one_line(study_file: Path) -> None:
+    warnings.simplefilter("always")
+    result = run("optimize", f"{study_file}:mine", "--trials", 20, "--seed", 1)
+    assert "cli.py" not in result.output
+    assert "dspex: with 20 trials and 16 of them" in result.output
 
 
 def test_a_store_that_is_not_there(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from dspex.errors import MissingDependencyError
 from dspex.monitoring.summary import StudySummary
 from dspex.monitoring.tables import result_html, result_text, trials_dataframe
+from dspex.monitoring.views import pareto_front
 from dspex.study.trial import ErrorInfo, Trial
 
 MakeStudy = Callable[..., Any]
@@ -62,12 +63,31 @@ def test_a_result_in_plain_text(make_study: MakeStudy) -> None:
     assert ", defaults 0." in lines[0]
     assert lines[1].startswith("  best params: kernel=")
     assert lines[2:] == [
-        "  trials: 40 trials done, 4 failed",
+        "  trials: 40 trials done, 4 of them failed",
         "  time: 1 min 01 s, slots 93 % busy",
         "  stopped: all trials are done",
         "  strategy: tpe (some variables are conditional)",
         "  kept in: studies.db",
     ]
+
+
+def test_several_objectives_have_a_front(make_study: MakeStudy) -> None:
+    study = make_study(40, objectives=2)
+    text = result_text(study.trials, study.space, study.goal, study.summary)
+    size = len(pareto_front(study.trials, study.goal))
+    assert size > 1
+    assert f"\n  Pareto front: {size} trials over auc and latency\n" in text
+
+
+def test_none_is_a_label_and_not_an_inactive_variable(
+    make_trial: Callable[..., Trial],
+) -> None:
+    params: list[dict[str, Any]] = [{"w": None}, {"w": "balanced"}, {}]
+    frame = trials_dataframe([make_trial(i, 0.5, params=each) for i, each in enumerate(params)])
+    none, label, inactive = frame["params.w"]
+    assert none is None
+    assert label == "balanced"
+    assert inactive != inactive
 
 
 def test_what_is_not_known_is_not_said(make_study: MakeStudy) -> None:
