@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import textwrap
 import warnings
 from dataclasses import replace
 from typing import Any, Literal, TextIO, final
@@ -187,6 +188,7 @@ class ProgressBar:
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream
         self._bar: Any = None
+        self._name = ""
         self._goal: Goal | None = None
         self._resumed = 0
 
@@ -216,11 +218,12 @@ class ProgressBar:
     def _start(self, event: StudyStarted) -> None:
         self.close()
         self._goal, self._resumed = event.goal, event.resumed
+        self._name = event.study or "trials"
         self._say(_greeting(event))
         self._bar = _tqdm()(
             total=event.trials,
             initial=event.resumed,
-            desc=event.study or "trials",
+            desc=self._name,
             file=self._stream or sys.stderr,
             dynamic_ncols=True,
             bar_format=_frame(event.trials, brief=True),
@@ -240,7 +243,8 @@ class ProgressBar:
 
     def _layout(self, progress: Progress) -> str:
         """Tqdm's format of the line, with as many parts as fit, in order of importance."""
-        columns = 1000 if _in_notebook() else shutil.get_terminal_size().columns
+        columns = _columns()
+        self._bar.desc = _clipped(self._name, columns // 5)
         brief = columns < _NARROW
         frame = _frame(progress.trials, brief=brief)
         total = progress.trials or progress.done
@@ -256,10 +260,29 @@ class ProgressBar:
 
     def _say(self, line: str) -> None:
         stream = self._stream or sys.stderr
+        line = "\n".join(
+            textwrap.wrap(line, _columns(), subsequent_indent="  ", break_long_words=False)
+        )
         if self._bar is None:
             print(line, file=stream, flush=True)
         else:
             self._bar.write(line, file=stream)
+
+
+def _columns() -> int:
+    """How wide the screen is; a notebook's page has no columns."""
+    return 1000 if _in_notebook() else max(20, shutil.get_terminal_size().columns)
+
+
+def _clipped(name: str, width: int) -> str:
+    """A name that leaves room for what changes.
+
+    Examples
+    --------
+    >>> _clipped("digits", 16), _clipped("a-study-with-a-long-name", 16)
+    ('digits', 'a-study-with-a-…')
+    """
+    return name if len(name) <= width else name[: max(1, width - 1)] + "…"
 
 
 def _frame(total: int | None, *, brief: bool) -> str:

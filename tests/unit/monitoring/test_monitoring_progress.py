@@ -118,6 +118,34 @@ def test_it_keeps_what_matters_on_a_narrow_screen(
     bar.close()
 
 
+def test_a_long_name_leaves_room_for_what_changes(
+    started: MakeStarted, progress: MakeProgress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    stream = io.StringIO()
+    bar = ProgressBar(stream)
+    bar(started(study="a-study-with-a-rather-long-name"))
+    bar(Progressed(progress=progress()))
+    line = stream.getvalue().split("\r")[-1]
+    assert line.startswith("a-study-with-a-…")
+    assert "2 workers 97 %" in line
+    bar.close()
+
+
+def test_long_sentences_wrap_between_words(
+    started: MakeStarted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    stream = io.StringIO()
+    bar = ProgressBar(stream)
+    bar(started(reason="tpe, because it serves every kind of variable and learns fast"))
+    bar.close()
+    first, second = stream.getvalue().split("\r")[0].splitlines()[:2]
+    assert len(first) <= 60
+    assert second.startswith("  ")
+    assert "every kind of variable" in " ".join(f"{first} {second}".split())
+
+
 def test_a_very_narrow_screen_never_wraps(
     started: MakeStarted, progress: MakeProgress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
