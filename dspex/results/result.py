@@ -216,7 +216,10 @@ class OptimizationResult:
         return trials_dataframe(self.trials)
 
     def importances(self) -> dict[str, float]:
-        """How much of the score's variation each variable explains; the sum is 1."""
+        """How much the score depends on each variable.
+
+        The sum is 1; all are 0 where nothing can be said, as with fewer than ten completed trials.
+        """
         return importances(self.trials, self.space, self.goal)
 
     @cached_property

@@ -49,7 +49,9 @@ class Plots:
         self._found: dict[str, dict[str, float]] = {}
 
     def __repr__(self) -> str:
-        return "<Plots: history, pareto, importance, slice, parallel_coordinates, timeline>"
+        return (
+            "<Plots: history, pareto, importance, slice, contour, parallel_coordinates, timeline>"
+        )
 
     def __call__(self) -> Any:
         """The history."""
@@ -131,6 +133,40 @@ class Plots:
         ranking = list(self._importances(chosen.name))
         return displayed(
             draw_slices(self._trials, self._space, self._goal, chosen, params, ranking)
+        )
+
+    def contour(
+        self, x: str | None = None, y: str | None = None, *, objective: str | None = None
+    ) -> Any:
+        """The score as a map over two variables, and the trials on it.
+
+        Parameters
+        ----------
+        x, y : str, optional
+            Names of two variables; by default the two most important.
+        objective : str, optional
+            The first by default.
+
+        Raises
+        ------
+        InvalidArgumentError
+            Where the study has one variable only, or none of a name.
+        """
+        from dspex.monitoring.plots.axes import chosen_leaves
+        from dspex.monitoring.plots.contour import draw_contour
+        from dspex.monitoring.plots.style import displayed
+
+        chosen = objective_named(self._goal, objective)
+        ranked = [name for name in self._importances(chosen.name) if name not in (x, y)]
+        names = [each if each is not None else ranked.pop(0) if ranked else "" for each in (x, y)]
+        if "" in names or names[0] == names[1]:
+            raise InvalidArgumentError(
+                f"a map is drawn over two variables; got {names[0]!r} and {names[1]!r}; "
+                "plot.slice() shows one"
+            )
+        first, second = chosen_leaves(self._space, names, (), 2)
+        return displayed(
+            draw_contour(self._trials, self._space, self._goal, chosen, (first, second))
         )
 
     def importance(self, objective: str | None = None) -> Any:

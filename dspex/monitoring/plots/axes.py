@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import final
+from typing import Literal, final
 
 import numpy as np
 from bokeh.models import BasicTicker, FixedTicker, Range1d
@@ -101,28 +101,40 @@ class VariableAxis:
             return [(0.0, number(low)), (1.0, number(high))]
         return [(0.0, _short(low)), (0.5, _short(middle)), (1.0, _short(high))]
 
-    def dress(self, plot: figure) -> None:
-        """Give the figure's x axis its range and labels."""
+    def dress(self, plot: figure, side: Literal["x", "y"] = "x") -> None:
+        """Give one of the figure's axes, "x" or "y", its range and labels."""
+        axis, across = (plot.xaxis, plot.xgrid) if side == "x" else (plot.yaxis, plot.ygrid)
+
+        def set_range(low: float, high: float) -> None:
+            setattr(plot, f"{side}_range", Range1d(low, high))
+
         if self.is_choice:
             labels = self._labels()
-            plot.x_range = Range1d(-0.5, len(labels) - 0.5)
+            set_range(-0.5, len(labels) - 0.5)
             stride = max(1, math.ceil(len(labels) / 12))
             shown = list(range(0, len(labels), stride))
-            plot.xaxis.ticker = FixedTicker(ticks=shown)
-            plot.xaxis.major_label_overrides = {i: labels[i] for i in shown}
-            plot.xgrid.grid_line_color = None
-            if sum(len(labels[i]) for i in shown) > 36:
-                plot.xaxis.major_label_orientation = 0.6
+            axis.ticker = FixedTicker(ticks=shown)
+            axis.major_label_overrides = {i: labels[i] for i in shown}
+            across.grid_line_color = None
+            if side == "x" and sum(len(labels[i]) for i in shown) > 36:
+                axis.major_label_orientation = 0.6
             return
         low, high = self._bounds()
         if self.scale == "log":
             factor = (high / low) ** 0.04
-            plot.x_range = Range1d(low / factor, high * factor)
+            set_range(low / factor, high * factor)
             return
         pad = 0.5 if self._is_short() else 0.04 * (high - low) or 0.5
-        plot.x_range = Range1d(low - pad, high + pad)
+        set_range(low - pad, high + pad)
         if self.leaf.kind == "int":
-            plot.xaxis.ticker = BasicTicker(min_interval=1, desired_num_ticks=6)
+            axis.ticker = BasicTicker(min_interval=1, desired_num_ticks=6)
+
+    def ends(self) -> tuple[float, float]:
+        """The places of 0 and 1 of `unit` on the figure's axis."""
+        if self.is_choice:
+            return -0.5, len(self.leaf.labels) - 0.5
+        low, high = self._bounds()
+        return (low, high) if high > low else (low - 0.5, high + 0.5)
 
     def _is_short(self) -> bool:
         """Whether it is an integer of so few values that its points would hide each other."""

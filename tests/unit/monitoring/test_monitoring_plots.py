@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from bokeh.core.validation import check_integrity
-from bokeh.models import GlyphRenderer, LogScale, Model, MultiLine, Quad, Scatter, Step
+from bokeh.models import GlyphRenderer, Image, LogScale, Model, MultiLine, Quad, Scatter, Step
 from bokeh.plotting import figure
 
 from dspex.errors import InvalidArgumentError
@@ -21,7 +21,7 @@ from dspex.study.trial import ErrorInfo, Trial, TrialState
 MakeStudy = Callable[..., Any]
 MakeTrial = Callable[..., Trial]
 
-PICTURES = ["history", "timeline", "slice", "importance", "parallel_coordinates"]
+PICTURES = ["history", "timeline", "slice", "importance", "parallel_coordinates", "contour"]
 
 
 def plots_of(study: Any) -> Plots:
@@ -346,3 +346,54 @@ def test_states_have_their_colours(make_trial: MakeTrial) -> None:
     picture = timeline(trials)
     assert labels(picture) == ["completed", "failed", "timed out"]
     assert len({renderer.glyph.fill_color for renderer in glyphs(picture, Quad)}) == 3
+
+
+# --- contour -------------------------------------------------------------------------------
+
+
+def test_a_map_is_drawn_over_the_most_important_variables(make_study: MakeStudy) -> None:
+    plots = plots_of(make_study(200, failures=False))
+    picture = plots.contour()
+    assert picture.xaxis.axis_label == "C"
+    assert isinstance(picture.x_scale, LogScale)
+    (image,) = glyphs(picture, Image)
+    values = image.data_source.data["image"][0]
+    middle, edge = np.nanmean(values[:, 28:36]), np.nanmean(values[:, :4])
+    assert middle > edge  # the study's score falls on both sides of C = 1
+
+
+@pytest.mark.parametrize(
+    ("x", "y"), [("kernel", "C"), ("C", "kernel"), ("degree", "tol"), ("kernel", "degree")]
+)
+def test_a_map_over_any_two_variables(make_study: MakeStudy, x: str, y: str) -> None:
+    study = make_study(40)
+    picture = plots_of(study).contour(x, y)
+    assert_sound(picture)
+    assert (picture.xaxis.axis_label, picture.yaxis.axis_label) == (x, y)
+    active = [t for t in study.trials if t.score is not None and x in t.params and y in t.params]
+    assert len(glyphs(picture, Scatter)[0].data_source.data["x"]) == len(active)
+
+
+def test_labels_are_stripes_of_their_own(make_trial: MakeTrial) -> None:
+    space = Space({"k": ["a", "b"], "x": Float(0, 1)})
+    pairs = [("a", 1.0), ("b", 0.0)]
+    trials = [
+        make_trial(2 * i + j, score, params={"k": label, "x": x})
+        for i, x in enumerate([0.1, 0.5, 0.9])
+        for j, (label, score) in enumerate(pairs)
+    ]
+    (image,) = glyphs(Plots(trials, space, Goal.of("maximize")).contour("k", "x"), Image)
+    values = image.data_source.data["image"][0]
+    assert np.allclose(values[:, :32], 1.0)
+    assert np.allclose(values[:, 32:], 0.0)
+
+
+def test_a_map_needs_two_variables(make_study: MakeStudy, make_trial: MakeTrial) -> None:
+    one = Plots(
+        [make_trial(0, 1.0, params={"x": 0.5})], Space({"x": Float(0, 1)}), Goal.of("maximize")
+    )
+    for names in ((), ("x",), ("x", "x"), (None, "x")):
+        with pytest.raises(InvalidArgumentError, match="two variables"):
+            one.contour(*names)
+    with pytest.raises(InvalidArgumentError, match="'nope'"):
+        plots_of(make_study(5)).contour("nope")
