@@ -123,6 +123,12 @@ class Range:
             raise InvalidSpaceError(
                 f"the step of an Int is a whole number; got step={step}; use Float(step=...)"
             )
+        # A hair wider is the rounding of 0.03 - 0.01 against 0.02.
+        if step * (1 - 1e-9) > self.high - self.low > 0:
+            raise InvalidSpaceError(
+                f"a step is at most as wide as the range; got step={self.step!r} from {self.low!r} "
+                f"to {self.high!r}; lower it, or name the options in a Choice"
+            )
         if self.kind == "float" and self.log:
             raise InvalidSpaceError(
                 f"a Float has log=True or a step, not both; got step={step}; drop one of them"

@@ -45,7 +45,7 @@ def ints(draw: st.DrawFn, *, finite: bool = False) -> Variable:
     log = draw(st.booleans())
     low = draw(st.integers(1 if log else -20, 20))
     width = draw(st.integers(0, 8 if finite else 2**43))
-    return Int(low, low + width, log=log, step=draw(st.integers(1, 5)))
+    return Int(low, low + width, log=log, step=draw(st.integers(1, max(1, min(5, width)))))
 
 
 @st.composite

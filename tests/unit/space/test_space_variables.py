@@ -45,6 +45,7 @@ class Nameless:
         (lambda: Float(0, 1, log=True), "lies above 0"),
         (lambda: Float(1, 2, log=True, step=0.1), "log=True or a step, not both"),
         (lambda: Float(0, 1, step=0), "positive number"),
+        (lambda: Float(0, 1, step=3), "a step is at most as wide as the range; got step=3"),
         (lambda: Float(0, 1, step=math.nan), "positive number"),
         (lambda: Float(0, 1, step=1e-17), "at most 2\\*\\*50 points"),
         (lambda: Float(0, 1, default=1.1), "must lie between 0.0 and 1.0; got default=1.1"),
