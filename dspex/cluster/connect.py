@@ -7,6 +7,7 @@ Must not know: studies, executors.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -139,7 +140,8 @@ def _check_client(client: Client) -> None:
     if client.asynchronous:
         raise InvalidArgumentError(
             "a study blocks until it is done, so it needs a Client that blocks; this one is "
-            "asynchronous; pass its address instead: cluster=client.scheduler.address"
+            "asynchronous; run the study in a thread, with the address: await asyncio.to_thread("
+            "dspex.optimize, ..., cluster=client.scheduler.address)"
         )
     if client.status != "running":
         raise ClusterUnreachableError(
@@ -152,7 +154,8 @@ def _check_cluster(cluster: Cluster) -> None:
     if cluster.asynchronous:
         raise InvalidArgumentError(
             "a study blocks until it is done, so it needs a cluster object that blocks; this one "
-            "is asynchronous; pass its address instead: cluster=cluster.scheduler_address"
+            "is asynchronous; run the study in a thread, with the address: await "
+            "asyncio.to_thread(dspex.optimize, ..., cluster=cluster.scheduler_address)"
         )
     if cluster.status.name != "running":
         raise ClusterUnreachableError(
@@ -176,10 +179,18 @@ def _new_client(cluster: Cluster | str) -> Iterator[Client]:
             "`dask scheduler` runs there, or leave cluster out for an embedded one",
             address=address,
         ) from error
+    logger = logging.getLogger("distributed.client")
+    logger.addFilter(_is_news)
     try:
         yield client
     finally:
         client.close()
+        logger.removeFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether our client logs something that the study does not say itself, and better."""
+    return "Failed to reconnect to scheduler" not in record.getMessage()
 
 
 def _knock(address: str) -> None:

@@ -136,7 +136,7 @@ class Dispatcher:
             if worker in ready
         }
         free = sum(max(0, left) for _, left in room.values())
-        # Those to be avoided last, then least relative load first; the order of joining breaks ties.
+        # Those to be avoided last; least relative load first; the order of joining breaks ties.
         order: list[tuple[bool, float, int, str]] = [
             (worker in avoided, self._in_hand.get(worker, 0) / slots, place, worker)
             for place, (worker, (slots, left)) in enumerate(room.items())

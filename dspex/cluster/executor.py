@@ -20,6 +20,7 @@ from typing import Any, final
 from distributed import Client, Future
 from distributed.scheduler import KilledWorker
 
+from dspex.cluster.demand import Demand
 from dspex.cluster.dispatch import Chunk, Dispatcher
 from dspex.cluster.link import LOOK_EVERY, Link
 from dspex.cluster.members import Members
@@ -70,6 +71,7 @@ class DaskExecutor:
         self._members = Members(max_workers)
         self._dispatcher = Dispatcher()
         self._recall = Recall()
+        self._demand = Demand(client)
         self._events = self._link.events
         self._outbox: list[Outcome | CapacityChanged | Notice] = []
         self._futures: dict[int, Future[Any]] = {}
@@ -90,13 +92,11 @@ class DaskExecutor:
         """Check the versions, place the program and the data."""
         payload = Payload.of(job)
         self._job = job
-        self._link.use_token(payload.token)
+        self._link.token = payload.token
         self._placement = Placement(self._client, payload)
         try:
             everyone, running = self._link.on_loop(self._link.look()).result()
-            facts = (
-                self._link.on_loop(ask_workers(self._client, everyone)).result() if everyone else {}
-            )
+            facts = self._link.on_loop(ask_workers(self._client, everyone)).result()
         except (OSError, TimeoutError) as error:
             raise ClusterLostError(
                 f"the scheduler at {self._address} must answer; it did not ({error})"
@@ -154,6 +154,7 @@ class DaskExecutor:
                 ).result(_CLOSE_TIMEOUT)
         self._futures.clear()
         self._anchors.clear()
+        self._demand.forget()
         if self._placement is not None:
             self._placement.forget()
 
@@ -167,7 +168,7 @@ class DaskExecutor:
 
     def _take_events(self, timeout: float) -> None:
         finished: list[int] = []
-        try:
+        with suppress(queue.Empty):
             event = self._events.get(timeout=timeout) if timeout > 0 else self._events.get_nowait()
             while True:
                 kind, *rest = event
@@ -184,8 +185,6 @@ class DaskExecutor:
                 elif kind == "placed":
                     self._placing = False
                 event = self._events.get_nowait()
-        except queue.Empty:
-            pass
         if finished:
             self._link.run_background(
                 self._link.gather(finished, [self._futures[n] for n in finished])
@@ -249,23 +248,23 @@ class DaskExecutor:
         if lost is not None:
             self._outbox.append(lost)
 
-    def _workers(self, everyone: dict[str, int], running: set[str]) -> None:
-        left = self._members.saw(everyone, running)
-        for worker, was_running in left.items():
-            self._worker_left(worker, was_running)
+    def _workers(self, everyone: dict[str, int], running: set[str], in_order: set[str]) -> None:
+        for worker, was_running in self._members.saw(everyone, running).items():
+            self._worker_left(worker, is_lost=was_running and worker not in in_order)
         unknown = self._members.unknown()
         if unknown:
             self._members.asked(unknown)
             self._link.run_background(self._link.ask(unknown))
         self._update_capacity()
+        self._demand.follow(self._dispatcher, self._link.token)
 
-    def _worker_left(self, worker: str, was_running: bool) -> None:
+    def _worker_left(self, worker: str, *, is_lost: bool) -> None:
         self._anchors.pop(worker, None)
         self._used.pop(worker, None)
         gone = [chunk for chunk in self._dispatcher.chunks.values() if chunk.worker == worker]
         self._cancel_futures(gone)
         for chunk in gone:
-            if was_running:
+            if is_lost:
                 self._charge(chunk, f"the worker {worker} was lost")
             else:
                 # It was retiring or paused, so nothing that it ran has killed it.
@@ -317,6 +316,7 @@ class DaskExecutor:
             self._futures.pop(number, None)
             self._dispatcher.returned(number)
         self._anchors.clear()
+        self._demand.forget()
         self._used.clear()
         if self._placement is not None:
             self._placement.forget()

@@ -6,7 +6,8 @@ chunks, what is done about an event (`executor`).
 Coroutines run on the client's own loop and put what they find into one queue, so that the study's
 thread never waits for a worker that hangs. An event is a tuple whose first item is its kind:
 ``("done", number)``, ``("results", numbers, {number: packed})``, ``("workers", {address: slots},
-running)``, ``("facts", asked, {address: facts})``, ``("placed",)``, ``("begun", {number: whether})``.
+running, left_in_order)``, ``("facts", asked, {address: facts})``, ``("placed",)``,
+``("begun", {number: whether})``.
 """
 
 from __future__ import annotations
@@ -41,9 +42,9 @@ class Link:
 
     def __init__(self, client: Client) -> None:
         self._client: Any = client
-        self._token = ""
+        self.token = ""  # names the study whose tasks these are
         self._tasks_made = 0
-        self._members = 0
+        self._there: set[str] = set()
         self._background: list[ThreadFuture[None]] = []
         self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self.address = str(client.scheduler.address) if client.scheduler else "?"
@@ -52,10 +53,6 @@ class Link:
     def status(self) -> str:
         """The client's: running, connecting, closing, closed."""
         return str(self._client.status)
-
-    def use_token(self, token: str) -> None:
-        """Name the study whose tasks these are."""
-        self._token = token
 
     def stop(self) -> None:
         """End what runs in the background."""
@@ -77,17 +74,31 @@ class Link:
         everyone, running = await asyncio.wait_for(
             asyncio.gather(scheduler.ncores(), scheduler.ncores_running()), _ANSWER_WITHIN
         )
-        self._members = len(everyone)
+        self._there = set(everyone)
         return dict(everyone), set(running)
 
     async def watch(self) -> None:
         """Say again and again who is there."""
         while True:
             # More workers, longer answers: the scheduler should not notice us.
-            await asyncio.sleep(max(LOOK_EVERY, self._members / 200))
+            await asyncio.sleep(max(LOOK_EVERY, len(self._there) / 200))
             # While the scheduler is away `_check_scheduler` judges.
             with suppress(OSError, TimeoutError, AttributeError):
-                self.events.put(("workers", *await self.look()))
+                before = self._there
+                everyone, running = await self.look()
+                in_order = {w for w in before - everyone.keys() if await self._left_in_order(w)}
+                self.events.put(("workers", everyone, running, in_order))
+
+    async def _left_in_order(self, worker: str) -> bool:
+        """Whether a worker was retired or closed, so that nothing that it ran has killed it."""
+        events = await asyncio.wait_for(self._client.scheduler.events(topic=worker), _ANSWER_WITHIN)
+        return any(
+            event.get("action") == "retired"
+            or event.get("expected") is True
+            or event.get("status") in ("closing_gracefully", "closing")
+            for _, event in events
+            if isinstance(event, Mapping)
+        )
 
     async def ask(self, workers: Collection[str]) -> None:
         """Ask workers for their versions."""
@@ -100,8 +111,11 @@ class Link:
         """Put copies of the payload on workers."""
         try:
             for worker in workers:
-                with suppress(OSError, TimeoutError):
+                try:
                     await placement.place(worker)
+                except (OSError, TimeoutError, KeyError):
+                    # It has left, or hangs: the next look will say so, and not before.
+                    await asyncio.sleep(LOOK_EVERY)
         finally:
             self.events.put(("placed",))
 
@@ -150,7 +164,7 @@ class Link:
     def new_key(self) -> str:
         """Name a task; names begin with the study's token."""
         self._tasks_made += 1
-        return f"dspex-{self._token}-{self._tasks_made}"
+        return f"dspex-{self.token}-{self._tasks_made}"
 
     def submit_task(self, key: str, function: Any, argument: Future[Any], worker: str) -> Any:
         """Submit a task that runs on this worker or nowhere."""

@@ -74,9 +74,12 @@ class Placement:
 
         Raises
         ------
-        OSError, TimeoutError
-            Where the worker does not take it.
+        OSError, TimeoutError, KeyError
+            Where the worker does not take it, or is not there any more.
         """
+        # Asked before, because the scheduler logs an error where a worker has just left.
+        if worker not in await self._client.scheduler.ncores(workers=[worker]):
+            raise KeyError(worker)
         scatter = self._client.scatter(
             PlacedPayload(self._payload),
             workers=[worker],

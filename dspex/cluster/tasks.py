@@ -134,7 +134,9 @@ class _Host:
 
     @property
     def is_needed(self) -> bool:
-        return self.key in self.worker.state.tasks and self.worker.status.name != "closed"
+        # A worker that closes waits for its threads; what they do for us, nobody will ever see.
+        is_open = self.worker.status.name not in ("closing", "closed")
+        return is_open and self.key in self.worker.state.tasks
 
     def run(self, evaluations: Sequence[Evaluation], is_wanted: Callable[[], bool]) -> ChunkResult:
         if self._pool is not None:

@@ -74,6 +74,8 @@ async def ask_workers(client: Client, workers: Collection[str]) -> dict[str, Fac
         return answers
 
     answers: dict[str, Any] = {}
+    if not workers:
+        return {}
     try:
         answers = await ask(list(workers))
     except TimeoutError:

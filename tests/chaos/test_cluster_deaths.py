@@ -127,6 +127,25 @@ def test_evaluations_of_a_killed_worker_are_reported_lost_and_work_goes_on(
         assert {(each.trial, each.attempt) for each in collect(executor, 2)} == {(0, 1), (1, 0)}
 
 
+def test_a_retired_workers_evaluations_run_again_and_are_not_counted_as_lost(
+    cluster_of: Callable[[int], Client], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # So far apart that no look sees it retiring.
+    monkeypatch.setattr("dspex.cluster.link.LOOK_EVERY", 3.0)
+    client: Any = cluster_of(2)
+    with closing(DaskExecutor(client)) as executor:
+        executor.open(job(tmp_path))
+        executor.submit(evaluations("gate", 2))
+        children = [entered_pid(tmp_path, trial) for trial in (0, 1)]
+        worker_of_0 = psutil.Process(children[0]).parent()
+        assert worker_of_0 is not None
+        (retired,) = (w for w, pid in client.run(os.getpid).items() if pid == worker_of_0.pid)
+        client.retire_workers([retired], close_workers=True, remove=True)
+        wait_for(lambda: not psutil.pid_exists(children[0]))
+        (tmp_path / "release").touch()
+        assert {type(each) for each in collect(executor, 2)} == {Measured}
+
+
 def test_all_workers_killed_at_once_take_the_payload_with_them_and_it_is_placed_again(
     cluster_of: Callable[[int], Client], tmp_path: pathlib.Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pathlib
 import signal
@@ -9,11 +10,14 @@ import time
 from contextlib import closing
 from typing import Any
 
+import dask
 import pytest
+from distributed import Client, LocalCluster
 
 import dspex
 from dspex.cluster import DaskExecutor, versions
-from dspex.engine.ports import Job, Notice
+from dspex.engine.ports import Job, Notice, Progressed
+from dspex.errors import InvalidArgumentError
 from dspex.study.records import Measured
 from dspex.testing.executors import collect, evaluations
 from dspex.testing.probe import Probe, probe_space, wait_for
@@ -116,3 +120,80 @@ def test_a_worker_that_hangs_is_named_and_left_unused(
             wait_for(lambda: executor.poll(0.1) and executor._dispatcher.workers == 2)
     finally:
         os.kill(pid, signal.SIGCONT)
+
+
+def study(client: Any, **options: Any) -> dspex.OptimizationResult:
+    return dspex.optimize(
+        lambda params: params["x"],
+        space={"x": dspex.Float(0, 1)},
+        direction="minimize",
+        trials=5,
+        parallel_evaluations=1,
+        progress=False,
+        cluster=client,
+        **options,
+    )
+
+
+def test_from_asynchronous_code() -> None:
+    make: Any = Client
+
+    async def main() -> None:
+        async with make(
+            n_workers=1, processes=False, asynchronous=True, dashboard_address=":0"
+        ) as client:
+            with pytest.raises(InvalidArgumentError, match="to_thread") as caught:
+                study(client)
+            assert "\n" not in str(caught.value)
+            result = await asyncio.to_thread(study, client.scheduler.address)
+            assert len(result.trials) == 5
+
+    asyncio.run(main())
+
+
+def test_from_a_running_loop_and_with_annotations_around(client: Any) -> None:
+    async def main() -> int:
+        annotate: Any = dask.annotate  # type: ignore[attr-defined]
+        with annotate(resources={"GPU": 1}, workers=["nowhere"]):
+            return len(study(client).trials)
+
+    assert asyncio.run(main()) == 5
+
+
+def test_from_within_a_task(client: Any) -> None:
+    def task() -> set[Any]:
+        return {trial.worker for trial in study(None).trials}
+
+    assert client.submit(task, pure=False).result(timeout=60) == {"in-process"}
+
+
+def a_while(params: Any) -> float:
+    time.sleep(0.05)
+    return float(params["x"])
+
+
+def test_a_cluster_that_adapts_starts_workers_for_what_waits() -> None:
+    make: Any = LocalCluster
+    seen: list[int] = []
+
+    def look(event: object) -> None:
+        if isinstance(event, Progressed):
+            seen.append(event.progress.workers)
+
+    with make(
+        n_workers=0, threads_per_worker=1, processes=False, dashboard_address=":0"
+    ) as cluster:
+        cluster.adapt(minimum=0, maximum=2, interval="50ms", target_duration="100ms")
+        result = dspex.optimize(
+            a_while,
+            space={"x": dspex.Float(0, 1)},
+            direction="minimize",
+            trials=60,
+            parallel_evaluations=8,
+            isolation="thread",
+            progress=False,
+            callbacks=[look],
+            cluster=cluster,
+        )
+    assert (len(result.trials), result.n_failed) == (60, 0)
+    assert max(seen) == 2
