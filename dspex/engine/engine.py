@@ -204,7 +204,8 @@ class Engine:
         if missing:
             message = (
                 f"the study needs {', '.join(map(repr, missing))}; the program gave "
-                f"{sorted(outcome.scores)}; return these names, or name others in direction="
+                f"{sorted(outcome.scores)}; return these names, or name others in direction= and "
+                "constraints="
             )
             return self._fail(event, TrialState.FAILED, ErrorInfo("MissingScore", message))
         limit = self.settings.trial_timeout

@@ -166,7 +166,7 @@ class Study:
             For an unknown trial, one that has its outcome already, or missing names.
         """
         number = trial.number if isinstance(trial, Trial) else trial
-        if not 0 <= number < len(self._state):
+        if number not in range(len(self._state)):
             raise InvalidArgumentError(
                 f"a trial has a number from 0 to {len(self._state) - 1}; got {number!r}"
             )
@@ -230,4 +230,8 @@ class Study:
         self.close()
 
     def __repr__(self) -> str:
-        return f"<Study {self._strategy.name}, {self._state!r}>"
+        ended, failed = self._state.n_ended, self._state.n_failed
+        return (
+            f"<Study {self._strategy.name}, {ended}/{len(self._state)} trials ended, "
+            f"{failed} failed>"
+        )

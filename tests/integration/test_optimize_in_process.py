@@ -409,6 +409,9 @@ def test_a_study_with_a_loop_of_ones_own(tmp_path: Path) -> None:
             study.tell(first, 1.0)
         with pytest.raises(errors.InvalidArgumentError, match="number from 0 to 1"):
             study.tell(7, 1.0)
+        with pytest.raises(errors.InvalidArgumentError, match="number from 0 to 1; got 'a'"):
+            study.tell("a", 1.0)  # type: ignore[arg-type]
+        assert repr(study) == "<Study random, 2/2 trials ended, 1 failed>"
         pending = study.ask()
     with dspex.Study(SPACE, "random", **options) as study:
         assert [t.params for t in study.trials] == [first.params, second.params, pending.params]

@@ -160,9 +160,9 @@ class Plots:
         ranked = [name for name in self._importances(chosen.name) if name not in (x, y)]
         names = [each if each is not None else ranked.pop(0) if ranked else "" for each in (x, y)]
         if "" in names or names[0] == names[1]:
+            got = " and ".join(repr(name) for name in names if name)
             raise InvalidArgumentError(
-                f"a map is drawn over two variables; got {names[0]!r} and {names[1]!r}; "
-                "plot.slice() shows one"
+                f"a map is drawn over two variables; got {got}; plot.slice() shows one"
             )
         first, second = chosen_leaves(self._space, names, (), 2)
         return displayed(
