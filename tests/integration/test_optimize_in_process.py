@@ -321,7 +321,7 @@ def test_a_store_file_of_somebody_else_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wrong", "error", "words"),
     [
-        ({"trials": 0}, errors.InvalidArgumentError, "trials is at least 1; got 0"),
+        ({"trials": 0}, errors.InvalidArgumentError, "trials is a whole number from 1, or None; got 0"),
         ({"trials": None}, errors.InvalidArgumentError, "ends by trials, timeout"),
         ({"timeout": "soon"}, errors.InvalidArgumentError, "timeout is more than 0 .* 'soon'"),
         ({"timeout": -1}, errors.InvalidArgumentError, "got -1"),
@@ -335,8 +335,8 @@ def test_a_store_file_of_somebody_else_is_refused(tmp_path: Path) -> None:
         ({"isolation": "container"}, errors.InvalidArgumentError, "container"),
         ({"cluster": "tcp://127.0.0.1:1"}, errors.InvalidArgumentError, "distributed=False"),
         ({"cluster_nodes": 2}, errors.InvalidArgumentError, "cluster_nodes=2"),
-        ({"parallel_evaluations": 0}, errors.InvalidArgumentError, "k is at least 1"),
-        ({"retries": -1}, errors.InvalidArgumentError, "retries is at least 0"),
+        ({"parallel_evaluations": 0}, errors.InvalidArgumentError, "parallel_evaluations is a whole number from 1"),
+        ({"retries": -1}, errors.InvalidArgumentError, "retries is a whole number from 0"),
         ({"metric": "acuracy"}, errors.InvalidArgumentError, "metric"),
         ({"cv": 3}, errors.InvalidArgumentError, "cv"),
     ],
