@@ -269,7 +269,7 @@ def optimize(
             memory_limit=limit_bytes,
             retry_on=retry_on,
         )
-        with where.executor(audience) as executor:
+        with where.executor(audience, session_timeout) as executor:
             capacity = executor.open(job)
             audience(
                 StudyStarted(
@@ -342,7 +342,7 @@ class _Where:
         return cls(distributed, cluster, nodes)
 
     @contextlib.contextmanager
-    def executor(self, audience: Audience) -> Iterator[Executor]:
+    def executor(self, audience: Audience, timeout: float | None) -> Iterator[Executor]:
         if not self.distributed:
             here = InProcessExecutor()
             try:
@@ -357,7 +357,7 @@ class _Where:
         from dspex.cluster import DaskExecutor, connect_cluster
 
         with connect_cluster(
-            self.cluster, cluster_nodes=self.cluster_nodes, notify=notify
+            self.cluster, cluster_nodes=self.cluster_nodes, timeout=timeout, notify=notify
         ) as connected:
             executor = DaskExecutor(connected.client, max_workers=connected.max_workers)
             try:

@@ -17,7 +17,7 @@ from distributed import Client, LocalCluster
 import dspex
 from dspex.cluster import DaskExecutor, versions
 from dspex.engine.ports import Job, Notice, Progressed
-from dspex.errors import InvalidArgumentError
+from dspex.errors import InvalidArgumentError, NoWorkersError
 from dspex.study.records import Measured
 from dspex.testing.executors import collect, evaluations
 from dspex.testing.probe import Probe, probe_space, wait_for
@@ -133,6 +133,11 @@ def study(client: Any, **options: Any) -> dspex.OptimizationResult:
         cluster=client,
         **options,
     )
+
+
+def test_too_few_workers_are_waited_for_until_the_timeout(client: Any) -> None:
+    with pytest.raises(NoWorkersError, match=r"cluster_nodes=9 .* within 0.2 s"):
+        study(client, cluster_nodes=9, timeout=0.2)
 
 
 def test_from_asynchronous_code() -> None:
