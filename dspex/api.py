@@ -26,7 +26,7 @@ from dspex.execution.driver import Driver
 from dspex.execution.inprocess import InProcessExecutor
 from dspex.monitoring import LogObserver, make_progress
 from dspex.programs import Prepared, build
-from dspex.results.opening import Resume, circumstances, open_study
+from dspex.results.opening import Resume, circumstances, kept_strategy, open_study
 from dspex.results.result import Ending, OptimizationResult
 from dspex.space import Space
 from dspex.storage import resolve_storage
@@ -232,8 +232,9 @@ def optimize(
         refit=refit,
     )
     rows, proposed_by = _initial_rows(prepared, initial)
+    store = resolve_storage(storage, study)
     chosen, reason = make(
-        strategy,
+        kept_strategy(store, study) if strategy == "auto" else strategy,
         space=prepared.space,
         objectives=len(prepared.goal.objectives),
         trials=trials,
@@ -245,7 +246,6 @@ def optimize(
             f"pass more trials, or parallel_evaluations={max(1, trials // 5)}",
             stacklevel=2,
         )
-    store = resolve_storage(storage, study)
     opened = open_study(
         store,
         study,

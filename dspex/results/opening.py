@@ -27,13 +27,22 @@ from dspex.errors import (
     StudyNotFoundError,
 )
 from dspex.space import Space
-from dspex.storage import open_log
+from dspex.storage import open_log, study_info
+from dspex.strategies.registry import NAMES, create
 from dspex.study.goal import Goal
 from dspex.study.records import Opened, Record
 from dspex.study.seeds import fresh_seed
 from dspex.study.state import StudyState
 
-__all__ = ["IDENTITY", "OpenedStudy", "Resume", "circumstances", "open_study", "restore"]
+__all__ = [
+    "IDENTITY",
+    "OpenedStudy",
+    "Resume",
+    "circumstances",
+    "kept_strategy",
+    "open_study",
+    "restore",
+]
 
 Resume = Literal["auto", "never", "must", "force"]
 
@@ -93,6 +102,20 @@ def circumstances() -> dict[str, Any]:
         except PackageNotFoundError:
             continue
     return {"versions": versions, "machine": f"{platform.system()} {platform.machine()}"}
+
+
+def kept_strategy(storage: str | None, study: str | None) -> Any:
+    """What "auto" means for a study that may exist: what was chosen for it, else a new choice.
+
+    The choice depends on the budget, and a study whose total is raised is to go on as it began.
+    """
+    if storage is None or study is None:
+        return "auto"
+    try:
+        recorded = study_info(storage, study).head["strategy"]
+    except (StudyNotFoundError, KeyError):
+        return "auto"
+    return create(recorded["name"], **recorded["options"]) if recorded["name"] in NAMES else "auto"
 
 
 def open_study(

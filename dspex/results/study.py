@@ -12,7 +12,7 @@ from typing import Any, final
 import numpy as np
 
 from dspex.errors import InvalidArgumentError
-from dspex.results.opening import Resume, circumstances, open_study
+from dspex.results.opening import Resume, circumstances, kept_strategy, open_study
 from dspex.results.result import TrialSequence
 from dspex.space import Space
 from dspex.storage import resolve_storage
@@ -71,8 +71,12 @@ class Study:
         self.space = Space.of(space)
         self.goal = Goal.of(direction, constraints)
         objectives = len(self.goal.objectives)
+        store = resolve_storage(storage, study)
         self._strategy, self.reason = make(
-            strategy, space=self.space, objectives=objectives, trials=trials
+            kept_strategy(store, study) if strategy == "auto" else strategy,
+            space=self.space,
+            objectives=objectives,
+            trials=trials,
         )
         head = {
             "space": self.space.describe(),
@@ -90,7 +94,7 @@ class Study:
             **circumstances(),
         }
         opened = open_study(
-            resolve_storage(storage, study),
+            store,
             study,
             space=self.space,
             goal=self.goal,

@@ -35,7 +35,7 @@ def run(
     cluster: SimulatedCluster,
     settings: Settings,
     *,
-    strategy: str = "random",
+    strategy: str = "tpe",
     folds: int = 1,
     records: list[Record] | None = None,
     initial: int = 0,
@@ -70,7 +70,7 @@ def reproducible(k: int, trials: int = 60, **options: Any) -> Settings:
     )
 
 
-@pytest.mark.parametrize("strategy", ["random", "sobol"])
+@pytest.mark.parametrize("strategy", ["random", "sobol", "tpe"])
 @pytest.mark.parametrize("folds", [1, 3])
 @pytest.mark.parametrize("k", [1, 6, 32])
 def test_reproducible_history_does_not_depend_on_the_cluster(
