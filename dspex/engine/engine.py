@@ -152,7 +152,7 @@ class Engine:
         if self._request is not None:
             return "the strategy"
         if self.settings.block is not None and self._flights and self._may_ask():
-            return f"trial {self._frontier}, which keeps the order"
+            return f"trial {self._frontier} (parallel_evaluations={self.settings.k})"
         return ""
 
     # --- events ----------------------------------------------------------------------------

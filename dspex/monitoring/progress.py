@@ -41,6 +41,7 @@ from dspex.study.goal import Goal
 __all__ = ["PlainLines", "ProgressBar", "make_progress"]
 
 _NARROW = 100  # columns; below it the words are fewer
+_BUSY = 0.95  # above it nobody asks why slots are idle
 # Columns that the frame and the least bar keep before a part of the text is given up.
 _FRAME, _BRIEF_FRAME = len(": 100%|| / ") + 14, len(" || / ") + 5
 
@@ -116,11 +117,20 @@ def _parts(progress: Progress, goal: Goal | None, resumed: int, *, brief: bool) 
         "" if progress.time_left is None else f"{duration(progress.time_left)} left",
         f"{progress.failed:,} failed" if progress.failed else "",
         (workers if brief else f"{workers} busy") if progress.slots else "no workers",
-        f"waiting for {progress.waiting_for}" if progress.waiting_for else "",
+        _cause(progress, brief=brief),
         f"{progress.running:,} running",
         f"{rate:.0f} trials/s" if rate >= 10 else f"{duration(1 / rate)} per trial" if rate else "",
     ]
     return [part for part in parts if part]
+
+
+def _cause(progress: Progress, *, brief: bool) -> str:
+    """Why slots are idle, where they are."""
+    if not progress.waiting_for or progress.busy > _BUSY:
+        return ""
+    if brief:
+        return f"waits: {progress.waiting_for.partition(' (')[0]}"
+    return f"waiting for {progress.waiting_for}"
 
 
 @final

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,7 @@ from sklearn.svm import SVC
 
 import dspex
 from dspex import errors
-from dspex.engine.ports import StudyEnded, StudyEvent, StudyStarted, TrialEnded
+from dspex.engine.ports import Progressed, StudyEnded, StudyEvent, StudyStarted, TrialEnded
 
 # Studies here are small on purpose.
 pytestmark = pytest.mark.filterwarnings("ignore:with .* trials and:UserWarning")

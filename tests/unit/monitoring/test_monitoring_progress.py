@@ -87,7 +87,7 @@ def test_the_bar_tells_all(started: MakeStarted, progress: MakeProgress) -> None
     terminal = Terminal()
     bar = ProgressBar(terminal)
     bar(started())
-    bar(Progressed(progress=progress(failed=3, waiting_for="the strategy")))
+    bar(Progressed(progress=progress(failed=3, busy=0.9, waiting_for="the strategy")))
     last = terminal.screen[-1]
     for part in [
         "digits:  40%",
@@ -95,7 +95,7 @@ def test_the_bar_tells_all(started: MakeStarted, progress: MakeProgress) -> None
         "best auc 0.875",
         "30 s left",
         "3 failed",
-        "2 workers 97 % busy",
+        "2 workers 90 % busy",
         "waiting for the strategy",
         "4 running",
     ]:
@@ -130,6 +130,24 @@ def test_a_long_name_leaves_room_for_what_changes(
     assert line.startswith("a-study-with-a-…")
     assert "2 workers 97 %" in line
     bar.close()
+
+
+def test_the_cause_of_idle_slots_is_told_while_they_are_idle(
+    started: MakeStarted, progress: MakeProgress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cause = "trial 7 (parallel_evaluations=2)"
+    for busy, columns, words, told in [
+        (0.58, 160, "58 % busy · waiting for trial 7 (parallel_evaluations=2)", True),
+        (0.58, 85, "58 % · waits: trial 7", True),
+        (0.98, 160, "waiting", False),
+    ]:
+        narrow(monkeypatch, columns)
+        stream = io.StringIO()
+        bar = ProgressBar(stream)
+        bar(started(study=None))
+        bar(Progressed(progress=progress(busy=busy, waiting_for=cause)))
+        bar.close()
+        assert (words in stream.getvalue()) is told, stream.getvalue()
 
 
 def test_long_sentences_wrap_between_words(
