@@ -173,10 +173,15 @@ def _new_client(cluster: Cluster | str) -> Iterator[Client]:
         client = _UNTYPED_CLIENT(cluster, set_as_default=False)
     except (OSError, ValueError, ImportError, TypeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        remedy = (
+            "pass cluster=Client(address, security=...), because an address holds no certificates"
+            if str(address).startswith("tls://")
+            else "check the address (tcp://host:8786) and that `dask scheduler` runs there, or "
+            "leave cluster out for an embedded one"
+        )
         raise ClusterUnreachableError(
             f"a scheduler must answer at cluster={address!r} within {CONNECT_TIMEOUT:g} s; "
-            f"it did not ({reason}); check the address (tcp://host:8786) and that "
-            "`dask scheduler` runs there, or leave cluster out for an embedded one",
+            f"it did not ({reason}); {remedy}",
             address=address,
         ) from error
     logger = logging.getLogger("distributed.client")

@@ -233,7 +233,7 @@ def test_children_end_within_five_seconds_of_their_clients_death(
 
 
 def test_a_killed_scheduler_is_said_once_and_what_was_measured_is_delivered(
-    tmp_path: pathlib.Path,
+    tmp_path: pathlib.Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with (
         scheduler(tmp_path) as (process, address),
@@ -252,7 +252,28 @@ def test_a_killed_scheduler_is_said_once_and_what_was_measured_is_delivered(
         notices: list[str] = []
         with pytest.raises(ClusterLostError, match="storage="):
             poll_on(executor, notices)
+        assert "distributed.client" not in capfd.readouterr().err
         assert len([each for each in notices if "lost the scheduler" in each]) == 1
+
+
+@pytest.mark.slow  # the client's own pauses between attempts
+def test_a_scheduler_that_comes_back_is_worked_on(tmp_path: pathlib.Path) -> None:
+    with (
+        scheduler(tmp_path) as (process, address),
+        worker(address, tmp_path / "1"),
+        connect_cluster(address, cluster_nodes=1) as connection,
+        closing(DaskExecutor(connection.client)) as executor,
+    ):
+        executor.open(job(tmp_path))
+        executor.submit(evaluations("gate"))
+        entered_pid(tmp_path)
+        process.kill()
+        process.wait()
+        (tmp_path / "release").touch()
+        port = address.rpartition(":")[2]
+        options = ("--host", "127.0.0.1", "--port", port, "--no-dashboard")
+        with dask("dask_scheduler", *options), worker(address, tmp_path / "2"):
+            assert [type(each) for each in collect(executor, 1)] == [Measured]
 
 
 def test_neither_scheduler_nor_unused_workers_need_dspex(tmp_path: pathlib.Path) -> None:

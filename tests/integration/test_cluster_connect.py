@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing.process
 import os
 import pathlib
 import socket
@@ -13,13 +14,20 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import Any
 
+import numpy as np
 import pytest
 from distributed import Client
 
 import dspex
 from dspex.cluster import DaskExecutor, connect_cluster, is_inside_task
 from dspex.engine.ports import Job
-from dspex.errors import ClusterUnreachableError, InvalidArgumentError, NoWorkersError
+from dspex.errors import (
+    ClusterError,
+    ClusterUnreachableError,
+    InvalidArgumentError,
+    NoWorkersError,
+)
+from dspex.study.records import Measured
 from dspex.testing.executors import collect, evaluations
 from dspex.testing.probe import Probe, probe_space, wait_for
 
@@ -174,3 +182,36 @@ def test_canary_private_api_of_dask(client: Any) -> None:
 
     assert "Dask Worker process (from Nanny)" in inspect.getsource(WorkerProcess.start)
     assert inspect.iscoroutinefunction(Nanny.instantiate)
+
+
+def test_an_encrypted_cluster_needs_a_client_with_certificates() -> None:
+    with (
+        pytest.raises(ClusterUnreachableError, match="security="),
+        connect_cluster("tls://127.0.0.1:9"),
+    ):
+        pass
+
+
+def test_a_child_that_imports_the_script_starts_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    process = multiprocessing.process.current_process()
+    monkeypatch.setattr(process, "_inheriting", True, raising=False)
+    with pytest.raises(ClusterError, match="__main__") as caught, connect_cluster(cluster_nodes=1):
+        pass
+    assert "\n" not in str(caught.value)
+
+
+def test_data_reach_workers_that_the_client_cannot_reach(
+    client: Any, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(address: str) -> Any:
+        raise OSError(f"no way to {address}")
+
+    monkeypatch.setattr(client, "rpc", refuse)
+    monkeypatch.setattr("dspex.cluster.placement.SMALL", 1000)
+    work = Job(program=Probe(), space=probe_space(), data=np.ones(10_000), seed=7)
+    with closing(DaskExecutor(client)) as executor:
+        executor.open(work)
+        executor.submit(evaluations("sum data"))
+        (outcome,) = collect(executor, 1)
+        assert isinstance(outcome, Measured), outcome
+        assert outcome.steps[-1].score == 10_000

@@ -1,4 +1,4 @@
-"""Ctrl-C in a terminal: what every process of the foreground group gets, the study alone answers."""
+"""Ctrl-C in a terminal: every process of the foreground group gets it, the study answers it."""
 
 from __future__ import annotations
 
