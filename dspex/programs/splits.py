@@ -82,8 +82,11 @@ def splits_of(splitter: Any, X: Any, y: Any, metadata: dict[str, Any]) -> tuple[
             "pass cv=GroupKFold(5) or another group splitter, or drop groups"
         ) from None
     except (TypeError, ValueError, IndexError) as error:
+        lacks_groups = "groups" not in metadata and "'groups'" in str(error)
+        remedy = '; pass metadata={"groups": one value per sample}' if lacks_groups else ""
         raise InvalidArgumentError(
-            f"cv splits the data; {_text(splitter)} cannot split these {count} samples: {error}"
+            f"cv splits the data; {_text(splitter)} cannot split these {count} samples: "
+            f"{str(error).rstrip('.')}{remedy}"
         ) from error
     if not raw:
         raise InvalidArgumentError(f"cv makes at least one split; {_text(splitter)} made none")

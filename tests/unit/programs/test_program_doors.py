@@ -236,3 +236,8 @@ def test_estimators() -> None:
     refused(InvalidArgumentError, "BaseEstimator", Untagged(), (X, y), space={"a": Int(0, 3)})
     refused(InvalidSpaceError, "pass space=", Unknown(), X)
     refused(InvalidSpaceError, "pass space=", StandardScaler(), X)
+
+
+def test_a_splitter_by_groups_without_groups_names_the_remedy() -> None:
+    words = r'GroupKFold.* should not be None; pass metadata=\{"groups": one value per sample\}'
+    refused(InvalidArgumentError, words, PIPELINE, (X, y), cv=GroupKFold(3))
