@@ -251,12 +251,39 @@ def _reconcile(
 
 def _short(recorded: Any, given: Any) -> str:
     """Both values; of long objects only the parts that differ."""
-    if isinstance(recorded, Mapping) and isinstance(given, Mapping):
-        names = [*recorded, *(name for name in given if name not in recorded)]
-        parts = [name for name in names if recorded.get(name) != given.get(name)]
-        recorded = {name: recorded.get(name) for name in parts}
-        given = {name: given.get(name) for name in parts}
+    recorded, given = _differing(recorded, given)
     return f"{_clip(recorded)}, given {_clip(given)}"
+
+
+def _differing(recorded: Any, given: Any) -> tuple[Any, Any]:
+    """What differs of two values from JSON; a list of named things is compared by name.
+
+    Examples
+    --------
+    >>> x = {"name": "x", "low": 0, "high": 1}
+    >>> _differing([x, {"name": "y"}], [{**x, "high": 2}, {"name": "y"}])
+    ({'x': {'high': 1}}, {'x': {'high': 2}})
+    """
+    old, new = _by_name(recorded), _by_name(given)
+    if not (isinstance(old, Mapping) and isinstance(new, Mapping)):
+        return recorded, given
+    names = [*old, *(name for name in new if name not in old)]
+    parts = {
+        name: _differing(old.get(name), new.get(name))
+        for name in names
+        if old.get(name) != new.get(name)
+    }
+    if not parts:  # the same things in another order
+        return list(old), list(new)
+    return {name: each[0] for name, each in parts.items()}, {
+        name: each[1] for name, each in parts.items()
+    }
+
+
+def _by_name(value: Any) -> Any:
+    if isinstance(value, list) and all(isinstance(v, Mapping) and "name" in v for v in value):
+        return {v["name"]: {k: part for k, part in v.items() if k != "name"} for v in value}
+    return value
 
 
 def _clip(value: Any) -> str:

@@ -321,6 +321,22 @@ def test_another_study_under_the_same_name_is_refused_by_name(
     assert len(dspex.load(kept["storage"], "mine").trials) == 3
 
 
+def test_of_another_space_only_what_differs_is_told(tmp_path: Path) -> None:
+    many = {f"x{i}": dspex.Float(0, 1) for i in range(30)}
+    kept: dict[str, Any] = {"storage": str(tmp_path / "s.db"), "study": "mine", "trials": 2}
+
+    def run(space: Any) -> None:
+        optimize(lambda p: p["x29"], direction="minimize", space=space, **kept)
+
+    run(many)
+    with pytest.raises(errors.StudyMismatchError) as caught:
+        run({**many, "x29": dspex.Float(0, 2)})
+    told = str(caught.value)
+    assert '{"x29": {"high": 1.0}}' in told
+    assert '{"x29": {"high": 2.0}}' in told
+    assert "x28" not in told
+
+
 def test_a_raised_total_keeps_the_strategy_that_was_chosen(tmp_path: Path) -> None:
     options: dict[str, Any] = {
         "space": {"x": dspex.Int(1, 12)},
