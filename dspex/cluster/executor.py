@@ -186,9 +186,7 @@ class DaskExecutor:
                     self._placing = False
                 event = self._events.get_nowait()
         if finished:
-            self._link.run_background(
-                self._link.gather(finished, [self._futures[n] for n in finished])
-            )
+            self._link.on_loop(self._link.gather(finished, [self._futures[n] for n in finished]))
 
     # Dropping the last reference to a future releases its key.
 

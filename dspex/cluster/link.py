@@ -34,6 +34,7 @@ LOOK_EVERY = 0.5
 """Seconds between two looks at who is there."""
 
 _ANSWER_WITHIN = 10.0
+_GATHERS_END_WITHIN = 1.0
 
 
 @final
@@ -46,6 +47,7 @@ class Link:
         self._tasks_made = 0
         self._there: set[str] = set()
         self._background: list[ThreadFuture[None]] = []
+        self._gathers: set[asyncio.Task[Any]] = set()
         self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self.address = str(client.scheduler.address) if client.scheduler else "?"
 
@@ -121,10 +123,15 @@ class Link:
 
     async def gather(self, numbers: Sequence[int], futures: Sequence[Future[Any]]) -> None:
         """Fetch the results of these tasks."""
-        # A result that was lost with its worker makes this wait until its chunk is given up.
-        results = await self._client.gather(
-            dict(zip(numbers, futures, strict=True)), errors="skip", asynchronous=True
-        )
+        this: Any = asyncio.current_task()
+        self._gathers.add(this)
+        try:
+            # A result that was lost with its worker makes this wait until its chunk is given up.
+            results = await self._client.gather(
+                dict(zip(numbers, futures, strict=True)), errors="skip", asynchronous=True
+            )
+        finally:
+            self._gathers.discard(this)
         self.events.put(("results", numbers, results))
 
     async def ask_begun(self, tasks: Sequence[tuple[int, str, str]]) -> None:
@@ -155,6 +162,9 @@ class Link:
         """Cancel tasks, and end the pools behind these anchors: {address: keys}."""
         if futures:
             await self._client.cancel(list(futures), asynchronous=True)
+        if self._gathers:
+            # Cancelled from outside, the client's own tasks would complain on the terminal.
+            await asyncio.wait(set(self._gathers), timeout=_GATHERS_END_WITHIN)
         everyone, _ = await self.look()
         there = [worker for worker in used if worker in everyone]
         if there:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import pathlib
 import signal
@@ -16,6 +17,7 @@ from distributed import Client, LocalCluster
 
 import dspex
 from dspex.cluster import DaskExecutor, versions
+from dspex.cluster.link import Link
 from dspex.engine.ports import Job, Notice, Progressed
 from dspex.errors import InvalidArgumentError, NoWorkersError
 from dspex.study.records import Measured
@@ -202,3 +204,32 @@ def test_a_cluster_that_adapts_starts_workers_for_what_waits() -> None:
         )
     assert (len(result.trials), result.n_failed) == (60, 0)
     assert max(seen) == 2
+
+
+def test_results_in_flight_at_the_end_are_dropped_without_a_word(
+    client: Any, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gathered: list[int] = []
+    gather = Link.gather
+
+    def gather_noted(link: Link, *arguments: Any) -> Any:
+        gathered.append(1)
+        return gather(link, *arguments)
+
+    monkeypatch.setattr(Link, "gather", gather_noted)
+    said: list[Any] = []
+    loop = client.loop.asyncio_loop
+    loop.call_soon_threadsafe(loop.set_exception_handler, lambda _, context: said.append(context))
+    try:
+        for rounds in range(1, 6):
+            with closing(DaskExecutor(client)) as executor:
+                executor.open(job(tmp_path))
+                executor.submit(evaluations("measure", 40))
+                while len(gathered) < rounds:  # and not a moment longer
+                    executor.poll(0.0)
+            gathered[rounds:] = []
+        gc.collect()  # a task says what it was not asked when it is collected
+        client.run(int)
+    finally:
+        loop.call_soon_threadsafe(loop.set_exception_handler, None)
+    assert said == []
