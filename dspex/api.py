@@ -256,6 +256,8 @@ def optimize(
     )
     state, root_seed = opened.state, opened.head["seed"]
     audience = _audience(callbacks, progress)
+    if trials is not None and len(state) >= trials and not state.unfinished().size:
+        where = _Where(distributed=False, cluster=None, cluster_nodes=None)  # nothing is left to do
     try:
         chosen.begin(
             prepared.space, objectives=len(prepared.goal.objectives), seed=root_seed, trials=trials

@@ -337,6 +337,13 @@ def test_of_another_space_only_what_differs_is_told(tmp_path: Path) -> None:
     assert "x28" not in told
 
 
+def test_a_complete_study_needs_no_cluster(tmp_path: Path) -> None:
+    kept: dict[str, Any] = {"storage": str(tmp_path / "s.db"), "study": "mine", "trials": 3}
+    first = optimize(**kept)
+    again = optimize(**kept, distributed=None, cluster="tcp://127.0.0.1:9")
+    assert history(again) == history(first)
+
+
 def test_a_raised_total_keeps_the_strategy_that_was_chosen(tmp_path: Path) -> None:
     options: dict[str, Any] = {
         "space": {"x": dspex.Int(1, 12)},
