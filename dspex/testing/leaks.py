@@ -21,14 +21,15 @@ def _open_files() -> dict[int, str]:
         with contextlib.suppress(OSError):  # the listing's own
             os.fstat(int(name))
             target = os.readlink(f"{folder}/{name}") if "proc" in folder else ""
-            # A cluster in this process opens and closes connections all the time.
-            if not target.startswith("socket:"):
+            # A cluster in this process opens connections, and looks at the machine, all the time.
+            if not target.startswith(("socket:", "/proc/")):
                 files[int(name)] = target
     return files
 
 
 def _children() -> set[int]:
-    return {child.pid for child in psutil.Process().children(recursive=True)}
+    # Children's children belong to them; those of a cluster's workers come and go.
+    return {child.pid for child in psutil.Process().children()}
 
 
 @contextlib.contextmanager
