@@ -124,7 +124,9 @@ def optimize(
     memory_limit : int or str, optional
         Bytes (or "2GB") that one evaluation may use; past it, it is killed.
     isolation : "process" or "thread"
-        Evaluate in child processes of the workers, or in the workers' own threads.
+        Evaluate in child processes of the workers, or in the workers' own threads. A thread shares
+        the global random generators with its neighbours, so they are seeded in processes only;
+        with threads, what is to be reproducible draws from ``trial.rng``.
     retries : int
         How often an evaluation that was lost with its worker runs again.
     retry_on : sequence of exception classes
