@@ -91,7 +91,7 @@ def _from_fields(fields: Fields) -> Measured:
         fold=fold,
         attempt=attempt,
         steps=tuple(
-            Measurement(step)
+            Measurement.of_checked(step)
             if isinstance(step, dict)
             else Measurement(step[0], cost=step[1], feedback=step[2], constraints=step[3])
             for step in steps

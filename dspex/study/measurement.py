@@ -81,6 +81,23 @@ class Measurement:
             {str(k): _number(k, v) for k, v in (constraints or {}).items()},
         )
 
+    @classmethod
+    def of_checked(cls, scores: dict[str, float]) -> Measurement:
+        """Bare scores that were checked before: on their way back from a worker or a log.
+
+        Examples
+        --------
+        >>> Measurement.of_checked({"score": 0.5}) == Measurement(0.5)
+        True
+        """
+        measurement = object.__new__(cls)
+        set_field = object.__setattr__
+        set_field(measurement, "scores", scores)
+        set_field(measurement, "cost", None)
+        set_field(measurement, "feedback", None)
+        set_field(measurement, "constraints", {})
+        return measurement
+
     @property
     def score(self) -> float:
         """The one score, or the first of several."""

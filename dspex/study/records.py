@@ -148,10 +148,11 @@ def _measurement_to_json(step: Measurement) -> Any:
     }
 
 
-def _measurement_from_json(value: Mapping[str, Any]) -> Measurement:
-    if isinstance(value.get("scores"), Mapping):
+def _measurement_from_json(value: dict[str, Any]) -> Measurement:
+    if type(value.get("scores")) is dict:
         return Measurement(**value)
-    return Measurement(scores=value)
+    # JSON keeps 1.0 a float, but a log that a person wrote may say 1.
+    return Measurement.of_checked({name: float(score) for name, score in value.items()})
 
 
 def _measured_to_json(record: Measured) -> dict[str, Any]:

@@ -162,7 +162,8 @@ class StudyState:
     def _grow(self, by: Sequence[str]) -> None:
         first = len(self._columns)
         self._columns.extend(len(by))
-        self._columns["by"][first:] = [self._intern(each) for each in by]
+        for number, each in enumerate(by, first):
+            self._columns.whole("by")[number] = self._intern(each)
 
     def _opened(self, record: Opened) -> None:
         self.head = record.head

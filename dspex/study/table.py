@@ -37,13 +37,14 @@ class Columns:
     (2,)
     """
 
-    __slots__ = ("_arrays", "_fills", "_length")
+    __slots__ = ("_arrays", "_capacity", "_fills", "_length")
 
     def __init__(self, **fields: tuple[str, Any, tuple[int, ...]]) -> None:
         self._length = 0
+        self._capacity = 16
         self._fills = {name: fill for name, (_, fill, _) in fields.items()}
         self._arrays: dict[str, NDArray[Any]] = {
-            name: np.full((16, *shape), fill, dtype=dtype)
+            name: np.full((self._capacity, *shape), fill, dtype=dtype)
             for name, (dtype, fill, shape) in fields.items()
         }
 
@@ -60,12 +61,11 @@ class Columns:
     def extend(self, count: int) -> None:
         """Add ``count`` rows of fill values; earlier views keep their (old) memory."""
         needed = self._length + count
-        for name, array in self._arrays.items():
-            if needed > len(array):
+        if needed > self._capacity:
+            self._capacity = max(needed, 2 * self._capacity)
+            for name, array in self._arrays.items():
                 grown = np.full(
-                    (max(needed, 2 * len(array)), *array.shape[1:]),
-                    self._fills[name],
-                    dtype=array.dtype,
+                    (self._capacity, *array.shape[1:]), self._fills[name], dtype=array.dtype
                 )
                 grown[: self._length] = array[: self._length]
                 self._arrays[name] = grown
