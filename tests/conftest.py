@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -27,7 +26,7 @@ def cluster_of() -> Iterator[Callable[[int], Client]]:
                     threads_per_worker=1,
                     dashboard_address=None,
                     scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
-                    silence_logs=logging.CRITICAL,
+                    silence_logs=False,  # it would silence pytest, too
                 )
             )
             client: Client = stack.enter_context(Client(cluster, set_as_default=False))

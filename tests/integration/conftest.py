@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,7 +18,7 @@ def cluster() -> Iterator[Any]:
         threads_per_worker=2,
         dashboard_address=None,
         scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
-        silence_logs=logging.CRITICAL,
+        silence_logs=False,  # it would silence pytest, too
     ) as cluster:
         yield cluster
 

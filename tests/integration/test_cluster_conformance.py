@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,7 +29,7 @@ class TestDask(IsolatingExecutorSuite):
                 threads_per_worker=1,
                 dashboard_address=None,
                 scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
-                silence_logs=logging.CRITICAL,
+                silence_logs=False,  # it would silence pytest, too
             ) as cluster,
             Client(cluster, set_as_default=False) as cls.client,
         ):
