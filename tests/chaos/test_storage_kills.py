@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -103,6 +105,22 @@ def test_killed_around_a_commit(tmp_path: Path, place: str, kind: str) -> None:
         safe = assert_prefix(path, max([safe, *map(int, printed.split())]))
 
 
+def stop_between_commits(writer: subprocess.Popen[str], path: Path) -> None:
+    """Pause a writer where it holds no lock: within a commit it would keep everybody out."""
+    while True:
+        writer.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, writer.pid, os.WSTOPPED | os.WNOWAIT)
+        with closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as probe:
+            try:
+                probe.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                writer.send_signal(signal.SIGCONT)
+                assert writer.stdout is not None
+                writer.stdout.readline()
+            else:
+                return
+
+
 def test_a_paused_owner_that_was_replaced_writes_nothing_when_it_wakes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -111,8 +129,7 @@ def test_a_paused_owner_that_was_replaced_writes_nothing_when_it_wakes(
     assert writer.stdout is not None
     for _ in range(5):
         writer.stdout.readline()
-    writer.send_signal(signal.SIGSTOP)
-    os.waitid(os.P_PID, writer.pid, os.WSTOPPED | os.WNOWAIT)
+    stop_between_commits(writer, path)
     with pytest.raises(StudyInUseError, match=f"process {writer.pid} on"):
         open_log(path, "s")
     # For another machine only the owner's signs count, and those have stopped.
