@@ -21,6 +21,7 @@ from typing import final
 from dspex.errors import StorageCorruptError, StorageError
 from dspex.storage.database import damaged, opened, transaction, translated
 from dspex.storage.ownership import Claim, evicted, no_study
+from dspex.storage.sqlite_file import file_identity
 from dspex.study.records import Asked, Opened, Record, Stopped, decode, encode
 
 __all__ = ["BatchWriter", "find_study", "read_batches"]
@@ -49,14 +50,14 @@ class BatchWriter:
         self._connection = connection
         self._path = path
         self._claim = claim
-        self._file = _identity(path)
+        self._file = file_identity(path)
         self._batches = claim.batches
         self._checksum = claim.checksum
 
     def __call__(self, records: list[Record]) -> None:
         """Commit records, all or none; none at all renew the claim."""
         # SQLite would go on writing into a file that nobody finds any more.
-        if _identity(self._path) != self._file:
+        if file_identity(self._path) != self._file:
             raise StorageError(
                 f"the store {self._path} was removed or replaced while study "
                 f"{self._claim.name!r} used it; put it back, then make the same call again",
@@ -178,11 +179,3 @@ def _encoded(records: list[Record]) -> str:
             f"a log holds what JSON can say, without NaN and infinities; {error}; this is an error "
             "of the strategy or program that made the value"
         ) from error
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        status = path.stat()
-    except FileNotFoundError:
-        return None
-    return status.st_dev, status.st_ino

@@ -30,7 +30,7 @@ from typing import final
 import psutil
 
 from dspex.errors import StudyInUseError, StudyNotFoundError
-from dspex.storage.database import transaction
+from dspex.storage.sqlite_file import transaction
 
 __all__ = ["Claim", "Owner", "claim", "current_owner", "evicted", "release"]
 
@@ -149,7 +149,7 @@ def claim(connection: sqlite3.Connection, name: str, path: Path, *, create: bool
             ),
         )
         (epoch,) = connection.execute("SELECT epoch FROM studies WHERE id = ?", (study,)).fetchone()
-    _held.add(token)
+    hold(token)
     return Claim(study, name, epoch, token, batches, checksum)
 
 
@@ -165,9 +165,14 @@ def release(connection: sqlite3.Connection, held: Claim) -> None:
         connection.execute("DELETE FROM studies WHERE id = ? AND epoch = ? AND batches = 0", mine)
 
 
-def forget(held: Claim) -> None:
-    """Note that this process makes no use of the claim any more."""
-    _held.discard(held.token)
+def hold(token: str) -> None:
+    """Note that this process makes use of a claim."""
+    _held.add(token)
+
+
+def forget(token: str) -> None:
+    """Note that this process makes no use of a claim any more."""
+    _held.discard(token)
 
 
 def current_owner(connection: sqlite3.Connection, study: int) -> Owner | None:

@@ -80,4 +80,4 @@ def _session(path: Path, held: Claim) -> Iterator[Write]:
                 with suppress(StorageError), translated(path):
                     release(connection, held)
     finally:
-        forget(held)
+        forget(held.token)
