@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dspex.api import optimize
+    from dspex.cluster.foundation.connecting import connect
     from dspex.programs import suggest_space
     from dspex.programs.base import Program, RunningTrial
     from dspex.results import OptimizationResult, Study, load
@@ -38,6 +39,7 @@ _HOMES = {
     "Study": "dspex.results",
     "Trial": "dspex.study.trial",
     "TrialState": "dspex.study.trial",
+    "connect": "dspex.cluster.foundation.connecting",
     "delete_study": "dspex.storage",
     "load": "dspex.results",
     "optimize": "dspex.api",
@@ -61,6 +63,7 @@ __all__ = [
     "Study",
     "Trial",
     "TrialState",
+    "connect",
     "delete_study",
     "load",
     "optimize",

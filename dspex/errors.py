@@ -25,12 +25,33 @@ Every error pickles with its fields, because errors cross processes.
     │   └── StudyInUseError (BlockingIOError)  another process owns the study
     ├── StorageError (OSError)
     │   └── StorageCorruptError                the file is damaged, or is not a store of studies
-    └── ClusterError
-        ├── ClusterUnreachableError (ConnectionError)  nobody answers at this address
-        ├── ClusterLostError (ConnectionError)         the scheduler went away during a study
-        ├── NoWorkersError (TimeoutError)              too few workers for too long
-        ├── WorkerLostError                            an evaluation was lost with too many workers
-        └── VersionMismatchError                       client and workers run different versions
+    ├── ClusterError
+    │   ├── ClusterUnreachableError (ConnectionError)  nobody answers at this address
+    │   ├── ClusterLostError (ConnectionError)         the scheduler went away during a study
+    │   ├── NoWorkersError (TimeoutError)              too few workers for too long
+    │   ├── WorkerLostError                            an evaluation was lost with too many workers
+    │   └── VersionMismatchError                       client and workers run different versions
+    └── FoundationError                            the registry, the store, leases, the journal
+        ├── InvalidRequestError (ValueError)           a message or a name breaks a rule
+        ├── UnsupportedGuaranteeError (ValueError)     a backend cannot give what was asked
+        │   └── InsufficientReplicasError              more copies were asked for than there are
+        ├── UnavailableError (ConnectionError)         the scheduler, or its journal, cannot be used
+        ├── KeyNotFoundError (KeyError)                no entry under this key
+        ├── KeyExistsError (ValueError)                the key is taken
+        ├── VersionConflictError (ValueError)          the entry is of another version than expected
+        ├── StateError
+        │   ├── StateNotFoundError (KeyError)          no state under this key
+        │   ├── StateCorruptError                      the state's bytes are damaged
+        │   └── StateIncompatibleError (TypeError)     the state cannot be read by this program
+        ├── ResourceExhaustedError (TimeoutError)      nothing became free in time
+        │   └── UnsatisfiableRequestError              no worker could ever give it
+        ├── QuotaExceededError                         the tenant's quota can never allow it
+        ├── LockTimeoutError (TimeoutError)            a lock, or leadership, did not come in time
+        ├── LeaseExpiredError                          the lease ran out, or was given up
+        │   └── SessionExpiredError                    the session of this process ran out
+        └── JournalError (OSError)
+            ├── JournalFencedError                     another scheduler owns the journal
+            └── JournalCorruptError                    an entry is damaged; names the place
 """
 
 from __future__ import annotations
@@ -43,16 +64,33 @@ __all__ = [
     "ClusterLostError",
     "ClusterUnreachableError",
     "DspexError",
+    "FoundationError",
+    "InsufficientReplicasError",
     "InvalidArgumentError",
     "InvalidDataError",
     "InvalidMetricError",
     "InvalidParamsError",
+    "InvalidRequestError",
     "InvalidSpaceError",
+    "JournalCorruptError",
+    "JournalError",
+    "JournalFencedError",
+    "KeyExistsError",
+    "KeyNotFoundError",
+    "LeaseExpiredError",
+    "LockTimeoutError",
     "MissingDependencyError",
     "NoWorkersError",
     "NotPicklableError",
     "ProgramError",
     "ProgramLoadError",
+    "QuotaExceededError",
+    "ResourceExhaustedError",
+    "SessionExpiredError",
+    "StateCorruptError",
+    "StateError",
+    "StateIncompatibleError",
+    "StateNotFoundError",
     "StorageCorruptError",
     "StorageError",
     "StudyError",
@@ -60,7 +98,11 @@ __all__ = [
     "StudyInUseError",
     "StudyMismatchError",
     "StudyNotFoundError",
+    "UnavailableError",
     "UnknownStrategyError",
+    "UnsatisfiableRequestError",
+    "UnsupportedGuaranteeError",
+    "VersionConflictError",
     "VersionMismatchError",
     "WorkerLostError",
 ]
@@ -202,3 +244,98 @@ class WorkerLostError(ClusterError):
 
 class VersionMismatchError(ClusterError):
     """Client and workers run different versions of what must agree."""
+
+
+class FoundationError(DspexError):
+    """Something is wrong with the registry, the state store, leases or the journal."""
+
+
+class InvalidRequestError(FoundationError, ValueError):
+    """A message, a name or a size breaks a rule; refused at the border, nothing has changed."""
+
+
+class UnsupportedGuaranteeError(FoundationError, ValueError):
+    """A backend or a journal is asked for what it cannot give."""
+
+
+class InsufficientReplicasError(UnsupportedGuaranteeError):
+    """More copies must acknowledge than there are."""
+
+
+class UnavailableError(FoundationError, ConnectionError):
+    """The scheduler or its journal cannot be used now.
+
+    Whether a mutation that raises this took effect is not known; made again, it is a new one.
+    """
+
+
+class KeyNotFoundError(FoundationError, KeyError):
+    """No entry lies under this key."""
+
+
+class KeyExistsError(FoundationError, ValueError):
+    """The key is taken, and ``on_conflict="error"``."""
+
+
+class VersionConflictError(FoundationError, ValueError):
+    """The entry is of another version than the caller expected; nothing has changed."""
+
+
+class StateError(FoundationError):
+    """A state cannot be given."""
+
+
+class StateNotFoundError(StateError, KeyError):
+    """No state lies under this key."""
+
+
+class StateCorruptError(StateError):
+    """The bytes of a state are damaged or lost."""
+
+
+class StateIncompatibleError(StateError, TypeError):
+    """A state is whole, but this program cannot read it."""
+
+
+class ResourceExhaustedError(FoundationError, TimeoutError):
+    """What was asked for did not become free in time, or too many wait already."""
+
+
+class UnsatisfiableRequestError(ResourceExhaustedError):
+    """No worker, however idle, could give what was asked for."""
+
+
+class QuotaExceededError(FoundationError):
+    """The tenant's quota can never allow the request."""
+
+
+class LockTimeoutError(FoundationError, TimeoutError):
+    """A lock or leadership did not become free in time."""
+
+
+class LeaseExpiredError(FoundationError):
+    """The lease ran out or was given up; its token is refused from now on."""
+
+
+class SessionExpiredError(LeaseExpiredError):
+    """The session of this process ran out, and with it all that it held."""
+
+
+class JournalError(FoundationError, OSError):
+    """A journal cannot be opened, read or written."""
+
+
+class JournalFencedError(JournalError):
+    """Another scheduler has taken the journal over; this one may not write any more."""
+
+
+class JournalCorruptError(JournalError):
+    """A journal is damaged; the message names the place. It is never changed unless repaired.
+
+    Attributes
+    ----------
+    place : str
+        The place alone, in words.
+    """
+
+    place: str = ""

@@ -40,6 +40,7 @@ def test_public_names_are_pinned_and_importable() -> None:
         "Study",
         "Trial",
         "TrialState",
+        "connect",
         "delete_study",
         "load",
         "optimize",

@@ -26,7 +26,7 @@ from dspex.errors import (
     NoWorkersError,
 )
 
-__all__ = ["Connection", "connect_cluster"]
+__all__ = ["Connection", "connect_cluster", "current_client", "new_client"]
 
 CONNECT_TIMEOUT = 5.0
 """Seconds to wait for a scheduler that does not answer."""
@@ -107,9 +107,9 @@ def connect_cluster(
         raise InvalidArgumentError(
             f"a study needs at least one worker; got cluster_nodes={cluster_nodes}; pass 1 or more"
         )
-    given = cluster if cluster is not None else _current_client()
+    given = cluster if cluster is not None else current_client()
     if given is None:
-        with start_embedded_cluster(cluster_nodes) as embedded, _new_client(embedded) as client:
+        with start_embedded_cluster(cluster_nodes) as embedded, new_client(embedded) as client:
             yield Connection(client=client, max_workers=None, is_embedded=True)
         return
     if isinstance(given, Client):
@@ -124,12 +124,13 @@ def connect_cluster(
             "cluster is a Dask Client, a scheduler address, a Dask cluster object or None; got "
             f"{given!r} of type {type(given).__name__}"
         )
-    with _new_client(given) as client:
+    with new_client(given) as client:
         _wait_for_workers(client, cluster_nodes, timeout, notify)
         yield Connection(client=client, max_workers=cluster_nodes, is_embedded=False)
 
 
-def _current_client() -> Client | None:
+def current_client() -> Client | None:
+    """The client that was made last and is still open, if there is one."""
     with suppress(ValueError):
         client: Client = _UNTYPED_CLIENT.current()
         return None if client.status in ("closed", "closing") else client
@@ -165,7 +166,8 @@ def _check_cluster(cluster: Cluster) -> None:
 
 
 @contextmanager
-def _new_client(cluster: Cluster | str) -> Iterator[Client]:
+def new_client(cluster: Cluster | str) -> Iterator[Client]:
+    """Make a client that blocks, closed at the end; ClusterUnreachableError where none can be."""
     address = cluster if isinstance(cluster, str) else cluster.scheduler_address
     try:
         if isinstance(cluster, str):

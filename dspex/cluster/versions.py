@@ -18,7 +18,15 @@ from distributed import Client
 
 from dspex.errors import VersionMismatchError
 
-__all__ = ["Facts", "ask_workers", "explain", "mismatches", "own_facts"]
+__all__ = [
+    "Facts",
+    "ask_scheduler",
+    "ask_workers",
+    "describe",
+    "explain",
+    "mismatches",
+    "own_facts",
+]
 
 Facts: TypeAlias = Mapping[str, str | None]
 """{name: version}, None where it is not there."""
@@ -64,12 +72,21 @@ def own_facts() -> Facts:
     return facts
 
 
-async def ask_workers(client: Client, workers: Collection[str]) -> dict[str, Facts]:
+async def ask_scheduler(client: Client, question: str = _QUESTION) -> Facts:
+    """Ask the scheduler for its versions, on the client's event loop."""
+    ask: Any = client.run_on_scheduler
+    facts: Facts = await asyncio.wait_for(ask(eval, question), ANSWER_WITHIN)
+    return facts
+
+
+async def ask_workers(
+    client: Client, workers: Collection[str], question: str = _QUESTION
+) -> dict[str, Facts]:
     """Ask workers for their versions, on the client's event loop; those that do not answer lack."""
 
     async def ask(some: list[str]) -> dict[str, Any]:
         answers: dict[str, Any] = await asyncio.wait_for(
-            client.run(eval, _QUESTION, workers=some, on_error="ignore"), ANSWER_WITHIN
+            client.run(eval, question, workers=some, on_error="ignore"), ANSWER_WITHIN
         )
         return answers
 
@@ -118,15 +135,25 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(sorted(names)[:3]) + more
 
 
-def explain(unfit: Mapping[str, Sequence[str]], workers: int) -> VersionMismatchError:
-    """The error for a cluster some of whose workers do not fit: {address: what does not fit}."""
+def describe(unfit: Mapping[str, Sequence[str]]) -> str:
+    """Say who has what, those alike together: {address: what does not fit}.
+
+    Examples
+    --------
+    >>> describe({"a": ["no dspex"], "b": ["no dspex"], "c": ["python 3.12"]})
+    'a, b: no dspex; c: python 3.12'
+    """
     groups: dict[str, list[str]] = {}
     for worker, found in unfit.items():
         groups.setdefault(", ".join(found), []).append(worker)
-    shown = "; ".join(f"{_some(names)}: {what}" for what, names in groups.items())
+    return "; ".join(f"{_some(names)}: {what}" for what, names in groups.items())
+
+
+def explain(unfit: Mapping[str, Sequence[str]], workers: int) -> VersionMismatchError:
+    """The error for a cluster some of whose workers do not fit: {address: what does not fit}."""
     return VersionMismatchError(
         "workers must run the client's versions, because programs and data travel as pickles; "
-        f"{len(unfit)} of {workers} do not: {shown}; start them from the client's environment "
+        f"{len(unfit)} of {workers} do not: {describe(unfit)}; start them from the client's environment "
         "(pip install dspex there), or pass distributed=False",
         workers={worker: list(found) for worker, found in unfit.items()},
     )

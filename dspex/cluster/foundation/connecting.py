@@ -1,0 +1,189 @@
+"""`connect`: from whatever a user calls a cluster to a `Foundation`.
+
+Knows: Dask clients and cluster objects, what must be installed. Must not know: what for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable
+from contextlib import AsyncExitStack, ExitStack
+from importlib.metadata import entry_points
+from typing import Any
+
+from dask import config
+from distributed import Client, get_client
+
+from dspex.cluster.connect import current_client, new_client
+from dspex.cluster.embedded import start_embedded_cluster
+from dspex.cluster.foundation.bridge import LoopBridge
+from dspex.cluster.foundation.calls import LedgerCaller
+from dspex.cluster.foundation.facade import Foundation
+from dspex.cluster.foundation.install import install
+from dspex.cluster.foundation.local import connect_local, open_local
+from dspex.cluster.inside import is_inside_task
+from dspex.cluster.units import parse_seconds
+from dspex.errors import InvalidArgumentError
+from dspex.foundation.handles.backend import LedgerBackend
+from dspex.foundation.ports import RegistryBackend
+
+__all__ = ["connect"]
+
+
+def connect(
+    cluster: Any = None,
+    *,
+    namespace: str | None = None,
+    journal: str | None = None,
+    lease: float | str = 3.0,
+    registry_backend: str | RegistryBackend | None = None,
+) -> Foundation:
+    """Connect to the foundation of a cluster, and install it where it is not there yet.
+
+    Parameters
+    ----------
+    cluster : Client, address, Dask cluster object, "local" or None
+        None: the current client, inside a task the worker's, else an embedded cluster that ends
+        with the connection. "local": in this process, without Dask. With an asynchronous Client
+        the call is awaited.
+    namespace : str, optional
+        Keeps keys and names apart from those of others.
+    journal : str, optional
+        "memory", "sqlite:///path" (of the scheduler's machine) or "etcd://host:port"; None takes
+        ``dspex.journal`` of Dask's configuration, else memory. A foundation that runs already keeps
+        its own, and another one is refused.
+    lease : float or str
+        Seconds after which the ledger takes this process for dead when it is silent.
+    registry_backend : "scheduler", "local", entry point's name or RegistryBackend, optional
+        Where the registry keeps its entries; None takes ``dspex.registry.backend``, else
+        "scheduler".
+
+    Returns
+    -------
+    Foundation
+
+    Raises
+    ------
+    InvalidArgumentError, ClusterUnreachableError, VersionMismatchError, UnavailableError
+
+    Examples
+    --------
+    >>> with connect("local") as foundation:
+    ...     foundation.registry.register("answer", 42).version > 0
+    True
+    """
+    seconds = parse_seconds("lease", lease)
+    assert seconds is not None
+    space = namespace or ""
+    if not space.isprintable() or len(space) > 128 or ":" in space:
+        raise InvalidArgumentError(
+            f"a namespace is at most 128 printable characters without ':'; got {namespace!r}"
+        )
+    journal = journal or config.get("dspex.journal", None)
+    backend = registry_backend or config.get("dspex.registry.backend", "scheduler")
+    if isinstance(cluster, str) and cluster == "local":
+        return connect_local(
+            namespace=space, journal=journal, lease=seconds, backend=_made(backend)
+        )
+    with ExitStack() as stack:
+        client = _client(cluster, stack)
+        if client.asynchronous:
+            opening: Any = _open(client, space, journal, seconds, backend, asynchronous=True)
+            return opening  # type: ignore[no-any-return]  # awaited, as all of Dask's async calls
+        if client.status != "running":
+            raise InvalidArgumentError(
+                f"the Client must be connected; it is {client.status}; make a new one"
+            )
+        io_loop: Any = client.loop
+        opening = _open(client, space, journal, seconds, backend, asynchronous=False)
+        foundation: Foundation = asyncio.run_coroutine_threadsafe(
+            opening, io_loop.asyncio_loop
+        ).result()
+        foundation.close_after(stack.pop_all().close)
+        return foundation
+    raise AssertionError("a stack of contexts that are left lets errors through")
+
+
+def _client(cluster: Any, stack: ExitStack) -> Client:
+    """The client to use; what was started for it is undone by `stack`."""
+    if isinstance(cluster, Client):
+        return cluster
+    if cluster is None:
+        if is_inside_task():
+            client: Client = get_client()
+            return client
+        current = current_client()
+        if current is not None:
+            return current
+        cluster = stack.enter_context(start_embedded_cluster(None))
+    return stack.enter_context(new_client(cluster))
+
+
+async def _open(
+    client: Client,
+    namespace: str,
+    journal: str | None,
+    lease: float,
+    backend: str | RegistryBackend,
+    *,
+    asynchronous: bool,
+) -> Foundation:
+    await install(client, journal=journal, lease=lease)
+    scheduler: Any = client.scheduler
+
+    async def send(blob: bytes) -> bytes | None:
+        answer: bytes | None = await scheduler.dspex(blob=blob)
+        return answer
+
+    async with AsyncExitStack() as stack:
+        caller = LedgerCaller(
+            send,
+            kind="client",
+            name=f"{socket.gethostname()}:{os.getpid()}",
+            lease=lease,
+        )
+        stack.push_async_callback(caller.close)
+        await caller.start()
+        shared = LedgerBackend(caller, shared=True)
+        if backend == "scheduler":
+            chosen: RegistryBackend = shared
+        elif backend == "local":
+            local = await stack.enter_async_context(open_local(lease=lease))
+            chosen = LedgerBackend(local, shared=False)
+        else:
+            made = _made(backend)
+            assert not isinstance(made, str)
+            chosen = made
+            stack.push_async_callback(chosen.close)
+        return Foundation(
+            caller,
+            LoopBridge(asyncio.get_running_loop(), asynchronous=asynchronous),
+            shared,
+            chosen,
+            namespace=namespace,
+            closing=stack.pop_all(),
+            where=str(client.scheduler.address),  # type: ignore[union-attr]
+        )
+    raise AssertionError("a stack of contexts that are left lets errors through")
+
+
+def _made(backend: str | RegistryBackend) -> str | RegistryBackend:
+    """Make a backend of a user's own; the two that are built in stay names."""
+    if backend in ("scheduler", "local"):
+        return backend
+    if not isinstance(backend, str):
+        if isinstance(backend, RegistryBackend):
+            return backend
+        raise InvalidArgumentError(
+            "registry_backend is a name or an object of the RegistryBackend protocol; got "
+            f"{backend!r}; dspex.testing.registries has the suite that such an object passes"
+        )
+    found = {point.name: point for point in entry_points(group="dspex.registry_backends")}
+    if backend not in found:
+        raise InvalidArgumentError(
+            f"registry_backend is one of {sorted(['scheduler', 'local', *found])}; got {backend!r}"
+        )
+    make: Callable[[], RegistryBackend] = found[backend].load()
+    return make()

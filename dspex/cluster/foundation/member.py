@@ -1,0 +1,120 @@
+"""One worker's part in the foundation: a session of its own, and what it has to give.
+
+Knows: the worker, its capacity. Must not know: what others use it for.
+
+The session is the worker's heartbeat. When it ran out (the process was stopped, or cut off) the
+worker joins again, as a new incarnation: what was placed on the former one is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from typing import Any, final
+
+import psutil
+from dask import config
+from distributed import Worker
+
+from dspex.cluster.foundation.calls import LedgerCaller
+from dspex.errors import DspexError
+
+__all__ = ["Membership", "capacity_of", "join"]
+
+logger = logging.getLogger("distributed.worker.dspex")
+
+_FIRST_WITHIN = 5.0
+"""Seconds that a worker's start waits for the foundation; it goes on joining behind."""
+
+
+async def join(worker: Worker, *, lease: float) -> Membership:
+    """Make a worker a member.
+
+    Parameters
+    ----------
+    worker : distributed.Worker
+    lease : float
+        Seconds.
+    """
+    membership = Membership(worker, lease)
+    membership.start()
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(membership.joined.wait(), _FIRST_WITHIN)
+    return membership
+
+
+def capacity_of(worker: Worker) -> dict[str, Any]:
+    """Say what a worker has to give.
+
+    Cores are its threads; memory is its limit, or the machine's where it has none; gpus and labels
+    are Dask's resources (``dask worker --resources "GPU=2 fast-disk=1"``) and
+    ``dspex.worker.labels`` of Dask's configuration.
+    """
+    resources = dict(worker.state.total_resources)
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    gpus = resources.pop("GPU", len([each for each in visible.split(",") if each.strip()]))
+    labels = {*map(str, resources), *map(str, config.get("dspex.worker.labels", ()))}
+    limit = worker.memory_manager.memory_limit or psutil.virtual_memory().total
+    return {
+        "cpu_cores": float(worker.state.nthreads),
+        "memory_gb": limit / 1e9,
+        "gpus": float(gpus),
+        "labels": sorted(labels),
+    }
+
+
+@final
+class Membership:
+    """A worker's session and its place among the members."""
+
+    def __init__(self, worker: Worker, lease: float) -> None:
+        self._worker: Any = worker
+        self.joined = asyncio.Event()
+        self.incarnation: tuple[int, int] | None = None
+        self.caller = LedgerCaller(
+            self._send,
+            kind="worker",
+            name=str(worker.name),
+            lease=lease,
+            on_open=self._join,
+        )
+        self._starting: asyncio.Task[None] | None = None
+
+    async def _send(self, blob: bytes) -> bytes | None:
+        answer: bytes | None = await self._worker.scheduler.dspex(blob=blob)
+        return answer
+
+    def start(self) -> None:
+        """Join, and go on trying."""
+        self._starting = asyncio.create_task(self._start(), name="dspex-member")
+
+    async def _start(self) -> None:
+        while True:
+            try:
+                await self.caller.start()
+                return
+            except (OSError, DspexError) as error:
+                logger.warning("not yet a member of the foundation: %s", error)
+                await asyncio.sleep(1.0)
+
+    async def _join(self) -> None:
+        """Called with every new session; without awaiting the queue, which may wait for us."""
+        joined = await self.caller.write(
+            "members.join",
+            address=self._worker.address,
+            name=str(self._worker.name),
+            host=self._worker.ip,
+            capacity=capacity_of(self._worker),
+        )
+        term, n = joined["incarnation"]
+        self.incarnation = (term, n)
+        self.joined.set()
+        logger.info("member of the foundation, incarnation %s", self.incarnation)
+
+    async def leave(self) -> None:
+        """End the session; may be called twice."""
+        if self._starting is not None:
+            self._starting.cancel()
+        await self.caller.close("the worker closed")

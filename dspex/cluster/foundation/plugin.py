@@ -1,0 +1,218 @@
+"""The scheduler's plugin: the foundation's one arbiter, beside Dask's own scheduler.
+
+Knows: which of Dask's hooks and handlers mean what for the ledger. Must not know: what the ledger
+decides.
+
+It adds one handler, ``dspex``, which takes and gives bytes. Worker processes are told of by a
+worker plugin whose pickle needs nothing of dspex (`shim`), so that a worker without dspex can join
+and is merely no member.
+
+The plugin is registered by a client at run time, or added by a preload (`dspex.preload`), and then
+recovers before the scheduler serves anything. Registered twice, at the same time too, both share
+one server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, final
+
+from distributed import Scheduler, SchedulerPlugin
+
+from dspex.cluster.foundation.operations import add_health_route, add_metrics
+from dspex.cluster.foundation.server import LedgerServer
+from dspex.cluster.foundation.shim import NAME as WORKER_PLUGIN
+from dspex.cluster.foundation.shim import worker_plugin
+from dspex.errors import InvalidRequestError
+from dspex.storage.journals.opening import open_journal
+
+__all__ = ["NAME", "FoundationPlugin"]
+
+logger = logging.getLogger("dspex.foundation")
+
+NAME = "dspex-foundation"
+
+_WORKERS_WITHIN = 10.0
+"""Seconds that workers get for taking up their part before the plugin goes on without them."""
+
+
+@final
+class FoundationPlugin(SchedulerPlugin):
+    """Runs the ledger on a scheduler.
+
+    Parameters
+    ----------
+    journal : str
+        "memory", "sqlite:///path" or "etcd://host:port".
+    lease : float
+        Seconds, of the workers' sessions.
+    quotas : mapping of tenant to limits, optional
+    repair : bool
+        Whether a damaged journal is opened with what is left of it.
+    """
+
+    name = NAME
+    idempotent = True
+
+    def __init__(
+        self,
+        journal: str = "memory",
+        *,
+        lease: float = 3.0,
+        quotas: Mapping[str, Mapping[str, float | None]] | None = None,
+        repair: bool = False,
+    ) -> None:
+        self._journal = journal
+        self._lease = lease
+        self._quotas = quotas or {}
+        self._repair = repair
+        self._home: _Home | None = None
+
+    async def start(self, scheduler: Scheduler) -> None:
+        """Recover, and begin to serve; called by Dask."""
+        untyped: Any = scheduler
+        home: _Home | None = getattr(scheduler, "_dspex_home", None)
+        if home is None:
+            home = _Home(scheduler, open_journal(self._journal, repair=self._repair), self._lease)
+            # Before anything is awaited, so that a second plugin finds it.
+            untyped._dspex_home = home
+        self._home = home
+        try:
+            await home.start(self._quotas)
+        except BaseException:
+            if getattr(scheduler, "_dspex_home", None) is home:
+                del untyped._dspex_home
+            raise
+
+    def add_worker(self, scheduler: Scheduler, worker: str) -> None:
+        """Take note of a worker that may become a member."""
+        if self._home is not None:
+            self._home.worker_added(worker)
+
+    def remove_worker(self, scheduler: Scheduler, worker: str, **kwargs: Any) -> None:
+        """Take note that Dask has lost or closed a worker."""
+        if self._home is not None:
+            self._home.worker_removed(worker, str(kwargs.get("stimulus_id", "")))
+
+    def log_event(self, topic: str, msg: Any) -> None:
+        """Listen for workers that say that they are about to close."""
+        if self._home is not None and isinstance(msg, dict):
+            self._home.heard(msg)
+
+    async def before_close(self) -> None:
+        """Write what is queued and let the journal go."""
+        if self._home is not None:
+            await self._home.close()
+
+
+@final
+class _Home:
+    """What there is once per scheduler."""
+
+    def __init__(self, scheduler: Scheduler, journal: Any, lease: float) -> None:
+        self._scheduler: Any = scheduler
+        self._lease = lease
+        self.server = LedgerServer(journal, guard=self._guard, extend=self._extend)
+        self._leaving: set[str] = set()
+        self._remove_metrics: Callable[[], None] = lambda: None
+        self._started: asyncio.Task[None] | None = None
+
+    async def start(self, quotas: Mapping[str, Mapping[str, float | None]]) -> None:
+        if self._started is None:
+            self._started = asyncio.create_task(self._start(quotas))
+        await asyncio.shield(self._started)
+
+    async def _start(self, quotas: Mapping[str, Mapping[str, float | None]]) -> None:
+        await self.server.start()
+        if quotas:
+            self.server.take(lambda now: self.server.ledger.set_quotas(quotas, now))
+        handlers = self._scheduler.handlers
+        handlers["dspex"] = self._handle
+        self._remove_metrics = add_metrics(self.server)
+        add_health_route(self._scheduler, self.server)
+        self._scheduler.worker_plugins[WORKER_PLUGIN] = worker_plugin(lease=self._lease)
+        for worker in self._scheduler.workers:
+            self.worker_added(worker)
+        if self._scheduler.workers:
+            try:
+                await asyncio.wait_for(
+                    self._scheduler.broadcast(
+                        msg={
+                            "op": "plugin-add",
+                            "plugin": self._scheduler.worker_plugins[WORKER_PLUGIN],
+                            "name": WORKER_PLUGIN,
+                        },
+                        on_error="ignore",
+                    ),
+                    _WORKERS_WITHIN,
+                )
+            except TimeoutError:
+                logger.warning(
+                    "some workers have not answered within %g s; they join when they do",
+                    _WORKERS_WITHIN,
+                )
+
+    async def _handle(self, blob: object = None, **unknown: object) -> bytes:
+        return await self.server.handle(blob)
+
+    def worker_added(self, worker: str) -> None:
+        found = self._scheduler.workers[worker]
+        self.server.take(
+            lambda now: self.server.ledger.worker_seen(worker, str(found.name), found.host, now)
+        )
+
+    def worker_removed(self, worker: str, stimulus: str) -> None:
+        is_expected = worker in self._leaving or stimulus.startswith("retire-workers")
+        self._leaving.discard(worker)
+        self.server.take(
+            lambda now: self.server.ledger.worker_closed(worker, is_expected=is_expected, now=now)
+        )
+
+    def heard(self, message: Mapping[str, Any]) -> None:
+        if message.get("action") == "worker-status-change":
+            worker = message.get("worker")
+            status = message.get("status")
+            if worker and status in ("closing", "closing_gracefully", "closed"):
+                self._leaving.add(str(worker))
+            elif worker:
+                self._leaving.discard(str(worker))
+
+    def _guard(self, op: str, args: Mapping[str, Any]) -> None:
+        if op == "members.join" and args.get("address") not in self._scheduler.workers:
+            raise InvalidRequestError(
+                f"members are workers of this scheduler; {args.get('address')!r:.80} is none (any "
+                "more); it closes, and a new one joins"
+            )
+
+    def _extend(self, op: str, reply: Any) -> Any:
+        if op == "members.list":
+            return self._with_loads(reply)
+        if op == "status":
+            reply["members"] = self._with_loads(reply["members"])
+        return reply
+
+    def _with_loads(self, members: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        workers = self._scheduler.workers
+        return [
+            {**member, "load": _load(workers[member["address"]])}
+            if member["address"] in workers
+            else member
+            for member in members
+        ]
+
+    async def close(self) -> None:
+        self._remove_metrics()
+        self._remove_metrics = lambda: None
+        await self.server.close()
+
+
+def _load(worker: Any) -> dict[str, float]:
+    """What a worker's own heartbeat said of it last: per cent of a core, bytes."""
+    metrics = worker.metrics
+    return {
+        "cpu_percent": float(metrics.get("cpu", 0.0)),
+        "memory_gb": float(metrics.get("memory", 0)) / 1e9,
+        "tasks": float(len(worker.processing)),
+    }

@@ -1,0 +1,416 @@
+"""The ring around the ledger: bytes come in, entries go to the journal, bytes go out.
+
+Knows: the ledger, a journal, a clock, an asyncio loop. Must not know: Dask, who calls.
+
+One loop handles every call in the order of arrival: that is the order of the cluster. Replies
+leave when what they depend on is committed. The journal is used by one thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, final
+
+from dspex.cluster.foundation.blobs import Blobs
+from dspex.cluster.foundation.commits import Commits
+from dspex.errors import DspexError, InvalidRequestError, UnavailableError
+from dspex.foundation.audit import AuditLine, audit_lines
+from dspex.foundation.ledger.events import Event
+from dspex.foundation.ledger.feed import PUBLISHED, Feed, Wanted
+from dspex.foundation.ledger.ledger import Ledger, Step
+from dspex.foundation.ledger.ops import checked
+from dspex.foundation.ledger.sessions import TICK
+from dspex.foundation.ledger.wire import (
+    DONE,
+    FAILED,
+    PENDING,
+    Answer,
+    Call,
+    Request,
+    decode_entry,
+    decode_request,
+    encode_answer,
+    encode_entry,
+    error_payload,
+)
+from dspex.foundation.ports import Journal
+
+__all__ = ["LedgerServer"]
+
+logger = logging.getLogger("dspex.foundation")
+
+MAX_HOLD = 30.0
+MAX_POLL = 5_000
+"""Events in one answer to a follower."""
+
+SNAPSHOT_AFTER = 4 * 2**20
+"""Bytes of entries after which a snapshot is made, or twice the last snapshot's, if more."""
+
+SNAPSHOT_CHUNK = 2_000
+"""Events in a chunk of a snapshot."""
+
+AUDIT_LINES = 10_000
+
+
+@final
+class LedgerServer:
+    """Runs a ledger.
+
+    Parameters
+    ----------
+    journal : Journal
+        Opened by `start`.
+    clock : callable
+        Monotonic seconds.
+    guard : callable, optional
+        Called with the op and the arguments of each call; raises what stands against it.
+    extend : callable, optional
+        May add to a reply what only the surroundings know: (op, reply) -> reply.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        guard: Callable[[str, Mapping[str, Any]], None] = lambda op, args: None,
+        extend: Callable[[str, Any], Any] = lambda op, reply: reply,
+    ) -> None:
+        self.journal = journal
+        self._clock = clock
+        self._guard = guard
+        self._extend = extend
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="dspex-journal")
+        self._ticker: asyncio.Task[None] | None = None
+        self._closed = False
+        self._uncommitted: deque[tuple[int, float, list[Event]]] = deque()
+        self._followers: set[asyncio.Future[None]] = set()
+        self._snapshot_bytes = 0
+        self._compacting: asyncio.Task[None] | None = None
+        self.audit: deque[AuditLine] = deque(maxlen=AUDIT_LINES)
+        self.calls: Counter[str] = Counter()
+        self.refused: Counter[str] = Counter()
+        self.loop_seconds = 0.0
+        self.recovery_seconds = 0.0
+        self.ledger: Ledger
+        self.commits: Commits
+        self.feed: Feed
+        self.blobs: Blobs
+
+    # --- life ------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Open the journal, recover, begin.
+
+        Raises
+        ------
+        JournalError
+        """
+        began = time.perf_counter()
+        loop = asyncio.get_running_loop()
+        term = await loop.run_in_executor(self._thread, self.journal.open)
+        self.ledger = Ledger(term=term)
+        await loop.run_in_executor(self._thread, self._recover)
+        self.commits = Commits(self.journal, self.ledger.revision, self._committed, self._thread)
+        self.feed = Feed(self.ledger.revision)
+        self.blobs = Blobs(self.journal, self._thread)
+        self.commits.start()
+        self._take(self.ledger.recovered(self._clock()))
+        self._ticker = asyncio.create_task(self._tick(), name="dspex-ticks")
+        self.recovery_seconds = time.perf_counter() - began
+        logger.info(
+            "foundation: term %d of journal %s, revision %d, %d entries, recovered in %.2f s",
+            term,
+            self.journal.url,
+            self.ledger.revision,
+            self.ledger.records.count,
+            self.recovery_seconds,
+        )
+
+    def _recover(self) -> None:
+        """Fold the journal; nothing else uses the ledger yet."""
+        now = self._clock()
+        loaded = self.journal.load()
+        for chunk in loaded.snapshot:
+            _, events = decode_entry(chunk)
+            self.ledger.replay(loaded.upto, events, now)
+            self._snapshot_bytes += len(chunk)
+        for number, entry in loaded.entries:
+            _, events = decode_entry(entry)
+            self.ledger.replay(number, events, now)
+
+    async def close(self) -> None:
+        """Write what is queued and let the journal go; may be called twice."""
+        if self._closed:
+            return
+        self._closed = True
+        tasks = [task for task in (self._ticker, self._compacting) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if hasattr(self, "commits"):
+            await self.commits.close()
+        self._wake_followers()
+        await asyncio.get_running_loop().run_in_executor(self._thread, self.journal.close)
+        self._thread.shutdown(wait=False)
+
+    # --- requests --------------------------------------------------------------------------
+
+    async def handle(self, blob: object) -> bytes:
+        """Answer a request; whatever is not one is answered too, with an error."""
+        started = time.perf_counter()
+        try:
+            request = decode_request(blob)
+        except InvalidRequestError as error:
+            self.refused["message"] += 1
+            return self._answer([(FAILED, error_payload(error))])
+        if len(request.calls) == 1 and request.calls[0].op in _SLOW:
+            return await self._handle_slow(request.session, request.calls[0])
+        replies: list[tuple[int, Any]] = []
+        depends = 0
+        for call in request.calls:
+            status, payload, needed = self._perform(request, call)
+            replies.append((status, payload))
+            depends = max(depends, needed)
+        self.loop_seconds += time.perf_counter() - started
+        if depends > self.commits.committed:
+            try:
+                await self.commits.reach(depends)
+            except UnavailableError as error:
+                return self._answer([(FAILED, error_payload(error))] * len(replies))
+        return self._answer(replies)
+
+    def _perform(self, request: Request, call: Call) -> tuple[int, Any, int]:
+        self.calls[call.op] += 1
+        try:
+            if call.number is not None:
+                self.commits.check()
+            elif not self.journal.owns():
+                raise UnavailableError(
+                    f"this scheduler does not own the journal {self.journal.url} now, so its "
+                    "answer could be old; connect to the scheduler that does"
+                )
+            if call.op in ("status", "audit"):
+                args = checked(call.op, call.number, call.args)
+                reply = self.status() if call.op == "status" else self._audit(args["limit"])
+                return DONE, self._extend(call.op, reply), 0
+            self._guard(call.op, call.args)
+        except DspexError as error:
+            return FAILED, error_payload(error), 0
+        step = self.ledger.handle(request.session, request.acked_below, call, now=self._clock())
+        self._take(step)
+        if step.is_pending:
+            return PENDING, None, 0
+        if isinstance(step.reply, DspexError):
+            self.refused[type(step.reply).__name__] += 1
+            return FAILED, error_payload(step.reply), step.depends
+        return DONE, self._extend(call.op, step.reply), step.depends
+
+    def _answer(self, replies: Sequence[tuple[int, Any]]) -> bytes:
+        return encode_answer(
+            Answer(self.ledger.term, self.journal.identity, self.feed.revision, replies)
+        )
+
+    def _take(self, step: Step) -> None:
+        if not step.events:
+            return
+        moment = time.time()
+        self._uncommitted.append((step.revision, moment, step.events))
+        self.commits.append(step.revision, encode_entry(moment, step.events))
+
+    def take(self, decide: Callable[[float], Step]) -> None:
+        """Have something happen that no request says."""
+        if not self._closed:
+            self._take(decide(self._clock()))
+
+    def _committed(self, number: int) -> None:
+        is_news = False
+        while self._uncommitted and self._uncommitted[0][0] <= number:
+            revision, moment, events = self._uncommitted.popleft()
+            self.feed.publish(revision, events)
+            self.audit.extend(audit_lines(moment, revision, events))
+            is_news = is_news or any(
+                event[0] == "reply" or event[0] in PUBLISHED for event in events
+            )
+        if is_news:
+            self._wake_followers()
+        self._compact_where_due()
+
+    # --- ticks, snapshots ------------------------------------------------------------------
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK)
+            if self.commits.fenced is None:
+                self._take(self.ledger.tick(self._clock()))
+
+    def _compact_where_due(self) -> None:
+        due = max(SNAPSHOT_AFTER, 2 * self._snapshot_bytes)
+        if self.commits.bytes_since_snapshot < due or not self.journal.durable:
+            return
+        if self._uncommitted or (self._compacting is not None and not self._compacting.done()):
+            return  # a later commit finds nothing on the way: the state is what is kept
+        self.commits.bytes_since_snapshot = 0
+        upto, events = self.ledger.revision, self.ledger.dump()
+        blobs = self.blobs.named(self.ledger.records.blobs())
+        self._compacting = asyncio.create_task(self._compact(upto, events, blobs))
+
+    async def _compact(self, upto: int, events: Iterator[Event], blobs: set[str]) -> None:
+        def compact() -> int:
+            sizes = []
+
+            def chunks() -> Iterator[bytes]:
+                for chunk in _chunked(events, SNAPSHOT_CHUNK):
+                    encoded = encode_entry(0.0, chunk)
+                    sizes.append(len(encoded))
+                    yield encoded
+
+            self.journal.compact(upto, chunks())
+            self.journal.keep_blobs(blobs)
+            return sum(sizes)
+
+        try:
+            loop = asyncio.get_running_loop()
+            self._snapshot_bytes = await loop.run_in_executor(self._thread, compact)
+        except DspexError as error:
+            logger.error("no snapshot of journal %s: %s", self.journal.url, error)
+
+    # --- what takes long -------------------------------------------------------------------
+
+    async def _handle_slow(self, session: str, call: Call) -> bytes:
+        self.calls[call.op] += 1
+        try:
+            args = checked(call.op, call.number, call.args)
+            if call.op == "feed.poll":
+                reply = await self._poll(session, args)
+            elif call.op == "blob.write":
+                self.commits.check()
+                reply = await self.blobs.write(session, **args)
+            else:
+                reply = await self.blobs.read(**args)
+        except DspexError as error:
+            return self._answer([(FAILED, error_payload(error))])
+        return self._answer([(DONE, reply)])
+
+    async def _poll(self, session: str, args: Mapping[str, Any]) -> Any:
+        """Wait for what a session wants to hear of, and tell it."""
+        wanted = _wanted(args)
+        seen = [each for each in args["seen"] if isinstance(each, int)]
+        arrived = self._clock()
+        deadline = arrived + min(max(0.0, args["hold"]), MAX_HOLD)
+        after = args["after"]
+        if not (wanted.topics or wanted.tags):
+            after = self.feed.revision  # only late replies are waited for
+        elif args["identity"] != self.journal.identity:
+            after = -1  # of another history
+        while True:
+            events = self.feed.since(after, wanted)
+            replies = self.ledger.settled(session, seen) if args["replies"] else []
+            # Nothing leaves that is not committed.
+            if self.commits.committed < self.ledger.revision and replies:
+                await self.commits.reach(self.ledger.revision)
+                continue
+            left = deadline - self._clock()
+            if events is None or events or replies or left <= 0 or self._closed:
+                break
+            await self._news(left)
+        if events is None:
+            return {"reset": True, "held": self._clock() - arrived, "events": [], "replies": []}
+        # An entry is told whole, or a follower would take its revision for done.
+        last = events[MAX_POLL][0] if len(events) > MAX_POLL else None
+        told = [each for each in events if last is None or each[0] < last] or events
+        return {
+            "reset": False,
+            "held": self._clock() - arrived,
+            "revision": self.feed.revision if len(told) == len(events) else told[-1][0],
+            "events": told,
+            "replies": replies,
+        }
+
+    async def _news(self, timeout: float) -> None:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._followers.add(future)
+        handle = asyncio.get_running_loop().call_later(timeout, _set, future)
+        try:
+            await future
+        finally:
+            handle.cancel()
+            self._followers.discard(future)
+
+    def _wake_followers(self) -> None:
+        for future in self._followers:
+            _set(future)
+
+    # --- what people see -------------------------------------------------------------------
+
+    def _audit(self, limit: int) -> list[AuditLine]:
+        return list(self.audit)[-limit:] if limit > 0 else []
+
+    def status(self) -> dict[str, Any]:
+        """Numbers for people and for monitors, plain data."""
+        ledger, commits = self.ledger, self.commits
+        return {
+            "term": ledger.term,
+            "revision": ledger.revision,
+            "committed": commits.committed,
+            "journal": {
+                "url": self.journal.url,
+                "durable": self.journal.durable,
+                "copies": self.journal.copies,
+                "identity": self.journal.identity,
+                "trouble": str(commits.fenced or commits.trouble or ""),
+                "batches": commits.batches,
+                "seconds": commits.seconds,
+                "waiting": ledger.revision - commits.committed,
+            },
+            "members": ledger.members.everyone(),
+            "sessions": ledger.sessions.count,
+            "entries": ledger.records.count,
+            "resources": ledger.resources.usage("worker"),
+            "tenants": ledger.resources.usage("tenant"),
+            "leases": len(ledger.resources.leases()),
+            "waiting": len(ledger.resources.waiting()) + len(ledger.locks.waiting()),
+            "locks": len(ledger.locks.held()),
+            "calls": dict(self.calls),
+            "refused": dict(self.refused),
+            "loop_seconds": self.loop_seconds,
+            "recovery_seconds": self.recovery_seconds,
+        }
+
+
+_SLOW = frozenset({"feed.poll", "blob.write", "blob.read"})
+
+
+def _set(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _wanted(args: Mapping[str, Any]) -> Wanted:
+    topics = args["topics"]
+    for each in topics:
+        if not (
+            isinstance(each, list)
+            and len(each) == 2
+            and all(isinstance(name, str) for name in each)
+        ):
+            raise InvalidRequestError(
+                f"topics are pairs of a collection and a pattern; got {each!r:.120}"
+            )
+    return Wanted([(name, pattern) for name, pattern in topics], frozenset(args["tags"]))
+
+
+def _chunked(events: Iterator[Event], size: int) -> Iterator[list[Event]]:
+    chunk: list[Event] = []
+    for event in events:
+        chunk.append(event)
+        if len(chunk) == size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk

@@ -1,0 +1,1 @@
+"""Who holds what: the registry, the state store, leases, locks, members."""

@@ -1,0 +1,278 @@
+"""Sessions: who is believed to live, and which of its calls were answered how.
+
+Knows: leases, the numbers of calls, the lag of the ledger's own loop. Must not know: what calls do.
+
+A session lives while it is heard of. It runs out one lease after the ledger heard of it last, in
+the ledger's *running* time: a tick that comes late shows that the loop stood still meanwhile, and
+what stood still is not counted; nor is anything judged on that tick, because the renewals that
+arrived meanwhile are still in the queue behind it.
+
+The holder's side stops believing earlier: `HOLDER_SHARE` of the lease after it *asked* for the
+last renewal that was granted. The rest is the margin for clocks that run apart and for an answer
+that is on its way.
+
+Replies are kept by the numbers of the calls, so that a repeated call is answered and not performed
+again (RIFL: Lee et al., "Implementing linearizability at large scale and low latency", SOSP 2015),
+until the session says that it has them.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import Any, NamedTuple, final
+
+from dspex.errors import InvalidRequestError, SessionExpiredError
+from dspex.foundation.ledger.events import Emit, Event
+
+__all__ = ["HOLDER_SHARE", "TICK", "Sessions"]
+
+HOLDER_SHARE = 0.8
+"""The share of a lease for which its holder believes in it, from when it asked."""
+
+TICK = 0.2
+"""Seconds between two ticks of a loop that is not held up."""
+
+_LATE = 0.5
+"""Seconds between two ticks from which the loop counts as held up."""
+
+_LEASES = (0.2, 3600.0)
+_MAX_SESSIONS = 100_000
+_MAX_UNACKED = 10_000
+_REMEMBERED = 10_000
+"""Sessions that ended, and may not come back under their ids."""
+
+
+class _Facts(NamedTuple):
+    kind: str
+    name: str
+    lease: float
+
+
+@final
+class _Session:
+    __slots__ = ("acked_below", "facts", "renewed", "replies")
+
+    def __init__(self, facts: _Facts, renewed: float) -> None:
+        self.facts = facts
+        self.renewed = renewed  # in running time
+        self.replies: dict[int, tuple[bool, Any]] = {}
+        self.acked_below = 0
+
+
+@final
+class Sessions:
+    """All sessions.
+
+    Examples
+    --------
+    >>> sessions = Sessions()
+    >>> emit = lambda event: sessions.apply(event, now=0.0)
+    >>> sessions.open("a", "client", "me", 3.0, 0.0, emit)
+    >>> [sessions.expire(0.2 * tick) for tick in (1, 14, 15, 16)]
+    [[], [], [], []]
+    >>> for tick in range(17, 40):
+    ...     for session in sessions.expire(0.2 * tick):
+    ...         print(round(0.2 * tick, 1), session)
+    ...         sessions.close(session, "ran out", emit)
+    5.4 a
+    """
+
+    tags = frozenset({"session", "gone", "reply"})
+
+    def __init__(self) -> None:
+        self._sessions: dict[str, _Session] = {}
+        self._gone: OrderedDict[str, None] = OrderedDict()
+        # (when it may have run out, in running time; a renewal since is found when it is due)
+        self._due: list[tuple[float, str]] = []
+        self._stood_still = 0.0
+        self._last_tick: float | None = None
+
+    # --- reading ---------------------------------------------------------------------------
+
+    @property
+    def count(self) -> int:
+        """How many are open."""
+        return len(self._sessions)
+
+    def is_open(self, session: str) -> bool:
+        """Whether it is open."""
+        return session in self._sessions
+
+    def stored(self, session: str, number: int) -> tuple[bool, Any] | None:
+        """(whether it succeeded, the reply) of a call that was performed."""
+        found = self._sessions.get(session)
+        return None if found is None else found.replies.get(number)
+
+    def silence(self, session: str, now: float) -> float:
+        """The share of its lease for which a session was not heard of; 1.0 and more: run out."""
+        found = self._sessions.get(session)
+        if found is None:
+            return float("inf")
+        return (now - self._stood_still - found.renewed) / found.facts.lease
+
+    # --- deciding --------------------------------------------------------------------------
+
+    def open(
+        self, session: str, kind: str, name: str, lease: float, now: float, emit: Emit
+    ) -> None:
+        """Begin a session; one that is open goes on.
+
+        Raises
+        ------
+        InvalidRequestError
+        SessionExpiredError
+            Where it has ended: a session never comes back under its id.
+        """
+        if session in self._gone:
+            raise SessionExpiredError(
+                f"a session that ended does not come back; {session} did; open another"
+            )
+        if session in self._sessions:
+            self.touch(session, now)
+            return
+        if kind not in ("client", "worker"):
+            raise InvalidRequestError(f'a session is of kind "client" or "worker"; got {kind!r}')
+        if not _LEASES[0] <= lease <= _LEASES[1]:
+            raise InvalidRequestError(
+                f"a lease has {_LEASES[0]:g} to {_LEASES[1]:g} seconds; got {lease!r}"
+            )
+        if len(self._sessions) >= _MAX_SESSIONS:
+            raise InvalidRequestError(
+                f"there are at most {_MAX_SESSIONS:,} sessions; close some, and connect again"
+            )
+        emit(("session", session, kind, name, lease))
+
+    def touch(self, session: str, now: float) -> None:
+        """Take note that a session was heard of, if it is open."""
+        found = self._sessions.get(session)
+        if found is not None:
+            found.renewed = now - self._stood_still
+
+    def renew(self, session: str, now: float) -> None:
+        """Renew the lease.
+
+        Raises
+        ------
+        SessionExpiredError
+            Where it has run out: an expired lease is never renewed.
+        """
+        self._known(session)
+        self.touch(session, now)
+
+    def begin(
+        self, session: str, number: int, acked_below: int, now: float
+    ) -> tuple[bool, Any] | None:
+        """Begin a call: gives what `stored` gives, None where it is to be performed.
+
+        Raises
+        ------
+        SessionExpiredError
+        InvalidRequestError
+            Where the session has said that it has the reply, or leaves too many unacknowledged.
+        """
+        found = self._known(session)
+        self.touch(session, now)
+        if acked_below > found.acked_below:
+            found.acked_below = acked_below
+            replies = found.replies
+            # In the order of their numbers, but for calls that waited for a lease.
+            for old in [each for each in replies if each < acked_below]:
+                del replies[old]
+        if number < found.acked_below:
+            raise InvalidRequestError(
+                f"the reply to call {number} was acknowledged, so it is not kept; the session "
+                f"acknowledged all below {found.acked_below}"
+            )
+        if number not in found.replies and len(found.replies) >= _MAX_UNACKED:
+            raise InvalidRequestError(
+                f"a session leaves at most {_MAX_UNACKED:,} replies unacknowledged; send "
+                "acked_below with each request"
+            )
+        return found.replies.get(number)
+
+    def close(self, session: str, reason: str, emit: Emit) -> None:
+        """End a session, if it is open."""
+        if session in self._sessions:
+            emit(("gone", session, reason))
+
+    def expire(self, now: float) -> list[str]:
+        """Take note of a tick; gives the sessions that have run out."""
+        if self._last_tick is not None and now - self._last_tick > _LATE:
+            self._stood_still += now - self._last_tick - TICK
+            self._last_tick = now
+            running = now - self._stood_still
+            for session in self._sessions.values():
+                # What was heard of in between was stamped by a clock that had not stood still yet.
+                session.renewed = min(session.renewed, running)
+            return []
+        self._last_tick = now
+        running = now - self._stood_still
+        found = []
+        while self._due and self._due[0][0] < running:
+            _, name = heapq.heappop(self._due)
+            session_of = self._sessions.get(name)
+            if session_of is None:
+                continue
+            ends = session_of.renewed + session_of.facts.lease
+            # One that ran out stays due until it is closed.
+            heapq.heappush(self._due, (max(ends, running), name))
+            if ends < running:
+                found.append(name)
+        return found
+
+    def _known(self, session: str) -> _Session:
+        found = self._sessions.get(session)
+        if found is None:
+            what = "has ended" if session in self._gone else "is not known here"
+            raise SessionExpiredError(
+                f"a session is renewed before it runs out; {session} {what}; what it held is "
+                "gone; open another"
+            )
+        return found
+
+    # --- the state -------------------------------------------------------------------------
+
+    def apply(self, event: Event, now: float) -> None:
+        """Take what happened."""
+        if event[0] == "reply":
+            _, session, number, is_ok, payload = event
+            if session in self._sessions:
+                self._sessions[session].replies[number] = (is_ok, payload)
+        elif event[0] == "session":
+            _, session, kind, name, lease = event
+            running = now - self._stood_still
+            self._sessions[session] = _Session(_Facts(kind, name, lease), running)
+            heapq.heappush(self._due, (running + lease, session))
+        else:
+            session = event[1]
+            self._sessions.pop(session, None)
+            self._gone[session] = None
+            if len(self._gone) > _REMEMBERED:
+                self._gone.popitem(last=False)
+
+    def dump(self) -> Iterator[Event]:
+        """Events that make the sessions as they are now."""
+        copies = [
+            (name, session.facts, list(session.replies.items()))
+            for name, session in self._sessions.items()
+        ]
+        gone = list(self._gone)
+
+        def events() -> Iterator[Event]:
+            for session in gone:
+                yield ("gone", session, "ended earlier")
+            for name, facts, replies in copies:
+                yield ("session", name, *facts)
+                for number, (is_ok, payload) in replies:
+                    yield ("reply", name, number, is_ok, payload)
+
+        return events()
+
+    def validate(self) -> None:
+        """Assert the invariants."""
+        assert not self._gone.keys() & self._sessions.keys()
+        assert {name for _, name in self._due} >= self._sessions.keys()
+        for session in self._sessions.values():
+            assert all(number >= session.acked_below for number in session.replies)

@@ -1,0 +1,216 @@
+"""How requests, replies and entries look as bytes: the border at which all of it is checked.
+
+Knows: msgpack, the shape and the size of a message. Must not know: what an op does (`ops`).
+
+Nothing is unpickled: values are opaque bytes, errors travel by the name of their class.
+
+::
+
+    request   [protocol, session, acked_below, [[number | None, op, {argument: value}], ...]]
+    answer    [protocol, term, identity, revision, [[status, payload], ...]]   one per call
+    entry     [unix time, [event, ...]]
+
+Calls with a number may change something and take effect once; ``acked_below`` says that the
+replies to all smaller numbers have arrived. ``status``: DONE, FAILED, PENDING.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import msgpack
+
+from dspex import errors
+from dspex.errors import DspexError, InvalidRequestError
+from dspex.foundation.ledger.events import Event
+
+__all__ = [
+    "DONE",
+    "FAILED",
+    "PENDING",
+    "PROTOCOL",
+    "Answer",
+    "Call",
+    "Request",
+    "decode_answer",
+    "decode_entry",
+    "decode_request",
+    "encode_answer",
+    "encode_entry",
+    "encode_request",
+    "error_payload",
+    "rebuilt_error",
+]
+
+PROTOCOL = 1
+"""What this version speaks; it understands `PROTOCOLS`."""
+
+PROTOCOLS = (1, 1)
+"""The oldest and the newest protocol that are understood."""
+
+DONE, FAILED, PENDING = 0, 1, 2
+
+MAX_REQUEST = 32 * 2**20
+MAX_CALLS = 10_000
+MAX_DEPTH = 64
+
+
+class Call(NamedTuple):
+    """One call of a request."""
+
+    number: int | None
+    op: str
+    args: Mapping[str, Any]
+
+
+class Request(NamedTuple):
+    """What a session sends."""
+
+    session: str
+    acked_below: int
+    calls: Sequence[Call]
+
+
+class Answer(NamedTuple):
+    """What it gets."""
+
+    term: int
+    identity: str
+    revision: int
+    replies: Sequence[tuple[int, Any]]
+
+
+def encode_request(request: Request) -> bytes:
+    """Pack a request.
+
+    Examples
+    --------
+    >>> request = Request("me", 1, [Call(1, "session.close", {})])
+    >>> decode_request(encode_request(request)) == request
+    True
+    """
+    session, acked_below, calls = request
+    packed: bytes = msgpack.packb([PROTOCOL, session, acked_below, calls])
+    if len(packed) > MAX_REQUEST:
+        raise InvalidRequestError(
+            f"one message holds at most {MAX_REQUEST:,} bytes; got {len(packed):,}; send fewer "
+            "entries at once, or keep large values in the state store"
+        )
+    return packed
+
+
+def decode_request(blob: object) -> Request:
+    """Unpack and check a request.
+
+    Raises
+    ------
+    InvalidRequestError
+        For whatever is not one.
+    """
+    if not isinstance(blob, bytes | bytearray | memoryview) or len(blob) > MAX_REQUEST:
+        raise InvalidRequestError(
+            f"a message is at most {MAX_REQUEST:,} bytes; got {type(blob).__name__}"
+            + (f" of {len(blob):,}" if isinstance(blob, bytes) else "")
+        )
+    message = _unpacked(blob)
+    if not isinstance(message, list) or not message:
+        raise InvalidRequestError(f"a message is a list; got {type(message).__name__}")
+    if not isinstance(message[0], int) or not PROTOCOLS[0] <= message[0] <= PROTOCOLS[1]:
+        raise InvalidRequestError(
+            f"this scheduler speaks the protocols {PROTOCOLS[0]} to {PROTOCOLS[1]}; got "
+            f"{message[0]!r}; use the same version of dspex on both sides"
+        )
+    if len(message) != 4:
+        raise InvalidRequestError(f"a message has 4 parts; got {len(message)}")
+    _, session, acked_below, calls = message
+    if not isinstance(session, str) or not 1 <= len(session) <= 64:
+        raise InvalidRequestError(f"a session is named by 1 to 64 characters; got {session!r:.80}")
+    if not _is_whole(acked_below) or not isinstance(calls, list) or len(calls) > MAX_CALLS:
+        raise InvalidRequestError(
+            f"a message holds a number and at most {MAX_CALLS:,} calls; got {acked_below!r:.80} "
+            f"and {type(calls).__name__}"
+        )
+    return Request(session, acked_below, [_call(each) for each in calls])
+
+
+def _call(call: Any) -> Call:
+    if isinstance(call, list) and len(call) == 3:
+        number, op, args = call
+        if (number is None or _is_whole(number)) and isinstance(op, str) and isinstance(args, dict):
+            return Call(number, op, args)
+    raise InvalidRequestError(
+        f"a call is a list of a number or None, an op and its arguments; got {call!r:.120}"
+    )
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
+
+
+def _unpacked(blob: bytes | bytearray | memoryview) -> Any:
+    try:
+        return msgpack.unpackb(blob)
+    except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
+        raise InvalidRequestError(f"a message is msgpack; this is not: {error}") from error
+
+
+# --- answers -------------------------------------------------------------------------------
+
+
+def encode_answer(answer: Answer) -> bytes:
+    """Pack an answer."""
+    packed: bytes = msgpack.packb([PROTOCOL, *answer])
+    return packed
+
+
+def decode_answer(blob: bytes) -> Answer:
+    """Unpack an answer; its replies are lists of status and payload."""
+    _, term, identity, revision, replies = msgpack.unpackb(blob)
+    return Answer(term, identity, revision, replies)
+
+
+def error_payload(error: DspexError) -> list[Any]:
+    """Say an error in plain data: the name of its class, its message, its plain fields.
+
+    Examples
+    --------
+    >>> rebuilt_error(error_payload(InvalidRequestError("no", limit=3))).limit
+    3
+    """
+    fields = {
+        name: value
+        for name, value in vars(error).items()
+        if isinstance(value, str | int | float | bool | type(None))
+    }
+    return [type(error).__name__, str(error), fields]
+
+
+def rebuilt_error(payload: Sequence[Any]) -> DspexError:
+    """Make the error again."""
+    name, message, fields = payload
+    kind = getattr(errors, name, None) if name in errors.__all__ else None
+    error: DspexError = (kind or errors.FoundationError)(message, **fields)
+    return error
+
+
+# --- entries -------------------------------------------------------------------------------
+
+
+def encode_entry(time: float, events: Sequence[Event]) -> bytes:
+    """Pack what one step did."""
+    packed: bytes = msgpack.packb([time, events])
+    return packed
+
+
+def decode_entry(entry: bytes) -> tuple[float, list[Event]]:
+    """Unpack it.
+
+    Examples
+    --------
+    >>> decode_entry(encode_entry(1.5, [("gone", "me", "closed")]))
+    (1.5, [('gone', 'me', 'closed')])
+    """
+    # Large strings of a snapshot are ours, so no limit is set.
+    time, events = msgpack.unpackb(entry)
+    return time, [tuple(event) for event in events]
