@@ -15,8 +15,9 @@ __all__ = ["Status"]
 class Status(Mapping[str, Any]):
     """The state of a foundation at one moment; plain data, to be read as a dict.
 
-    Keys: ``term``, ``revision``, ``committed``, ``journal``, ``members``, ``sessions``, ``entries``, ``resources``, ``tenants``, ``leases``, ``waiting``,
-    ``locks``, ``calls``, ``refused``, ``loop_seconds``, ``recovery_seconds``.
+    Keys: ``term``, ``revision``, ``committed``, ``journal``, ``members``, ``sessions``,
+    ``entries``, ``resources``, ``tenants``, ``leases``, ``waiting``, ``locks``, ``calls``,
+    ``refused``, ``loop_seconds``, ``recovery_seconds``.
     """
 
     def __init__(self, fields: Mapping[str, Any]) -> None:

@@ -19,12 +19,12 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from hashlib import sha256
 from typing import Any, final
 
-from dspex.cluster.foundation.blobs import PIECE
 from dspex.cluster.foundation.exchange import Exchange, Send, backoff
 from dspex.cluster.foundation.following import follow, follow_events
+from dspex.cluster.foundation.item import Item
+from dspex.cluster.foundation.transfers import get_blob, put_blob
 from dspex.errors import DspexError, SessionExpiredError, UnavailableError
 from dspex.foundation.ledger.sessions import HOLDER_SHARE
 from dspex.foundation.ledger.wire import DONE, PENDING, Call, Request, rebuilt_error
@@ -40,36 +40,6 @@ MAX_CALLS = 500
 MAX_BYTES = 8 * 2**20
 
 REPLY_HOLD = 10.0
-
-
-@final
-class _Item:
-    """A call on its way.
-
-    `number` is None for one that changes nothing, 0 for one that has no number yet.
-    """
-
-    __slots__ = ("answered", "args", "deadline", "future", "is_doubtful", "number", "op", "size")
-
-    def __init__(
-        self,
-        op: str,
-        args: Mapping[str, Any],
-        number: int | None,
-        future: asyncio.Future[Any],
-        deadline: float,
-    ) -> None:
-        self.op = op
-        self.args = args
-        self.number = number
-        self.future = future
-        self.deadline = deadline
-        self.is_doubtful = False  # whether it was sent, and no answer came
-        self.answered: asyncio.Future[None] | None = None  # for one that is to be withdrawn
-        self.size = 64
-        if op == "records.commit":
-            puts = [each for each in args["operations"] if each[0] == "put"]
-            self.size += 256 * len(args["operations"]) + sum(len(each[2]) for each in puts)
 
 
 @final
@@ -109,9 +79,9 @@ class LedgerCaller:
         self._on_open = on_open
         self._ends = float("-inf")
         self._next_number = 1
-        self._unanswered: dict[int, _Item] = {}  # in the order of their numbers
-        self._waiting: dict[int, _Item] = {}
-        self._outbox: list[_Item] = []
+        self._unanswered: dict[int, Item] = {}  # in the order of their numbers
+        self._waiting: dict[int, Item] = {}
+        self._outbox: list[Item] = []
         self._flights: set[asyncio.Task[Any]] = set()
         self._inline = 0
         self._is_flush_due = False
@@ -190,7 +160,7 @@ class LedgerCaller:
         if self._on_open is not None:
             await self._on_open()
 
-    def _go_over(self, item: _Item, former: str) -> None:
+    def _go_over(self, item: Item, former: str) -> None:
         """Make a call of a session that ended one of the new session, where that is safe."""
         if item.is_doubtful:
             self._done(
@@ -249,13 +219,13 @@ class LedgerCaller:
             self._withdraw(item)
             raise
 
-    def _item(self, op: str, args: Mapping[str, Any], number: int | None) -> _Item:
+    def _item(self, op: str, args: Mapping[str, Any], number: int | None) -> Item:
         if self._closed:
             raise UnavailableError("this connection to the foundation is closed; connect again")
         future = asyncio.get_running_loop().create_future()
-        return _Item(op, args, number, future, self.now() + self._exchange.patience)
+        return Item(op, args, number, future, self.now() + self._exchange.patience)
 
-    def _enqueue(self, item: _Item) -> None:
+    def _enqueue(self, item: Item) -> None:
         self._outbox.append(item)
         if not self._is_flush_due and self._in_air < MAX_FLIGHTS:
             self._is_flush_due = True
@@ -295,7 +265,7 @@ class LedgerCaller:
         if self._outbox and not self._closed:
             self._flush()
 
-    async def _fly(self, items: Sequence[_Item]) -> None:
+    async def _fly(self, items: Sequence[Item]) -> None:
         session = self.session
         calls = []
         for item in items:
@@ -336,7 +306,7 @@ class LedgerCaller:
             for item in refused:
                 self._go_over(item, session)
 
-    def _done(self, item: _Item, outcome: Any) -> None:
+    def _done(self, item: Item, outcome: Any) -> None:
         if item.answered is not None:
             # Its reply stays unacknowledged until it is withdrawn, so that the ledger has it.
             if not item.answered.done():
@@ -350,13 +320,13 @@ class LedgerCaller:
         else:
             item.future.set_result(outcome)
 
-    def _forget(self, item: _Item) -> None:
+    def _forget(self, item: Item) -> None:
         # The number may be another call's by now, of another session.
         for table in (self._unanswered, self._waiting):
             if item.number and table.get(item.number) is item:
                 del table[item.number]
 
-    async def _again(self, items: Sequence[_Item], error: Exception, session: str) -> None:
+    async def _again(self, items: Sequence[Item], error: Exception, session: str) -> None:
         """Repeat calls of which nobody knows whether they arrived."""
         kept = []
         for item in items:
@@ -383,7 +353,7 @@ class LedgerCaller:
 
     # --- calls that wait -------------------------------------------------------------------
 
-    def _wait(self, item: _Item) -> None:
+    def _wait(self, item: Item) -> None:
         assert item.number is not None
         if item.answered is not None:
             item.answered.set_result(None)
@@ -423,7 +393,7 @@ class LedgerCaller:
             item.deadline = self.now() + self._exchange.patience
             self._enqueue(item)
 
-    def _withdraw(self, item: _Item) -> None:
+    def _withdraw(self, item: Item) -> None:
         """Take a call back that nobody waits for; a lease that it got meanwhile is given back."""
         item.future.cancel()
         if item.number == 0:
@@ -437,7 +407,7 @@ class LedgerCaller:
         self._aside.add(task)
         task.add_done_callback(self._aside.discard)
 
-    async def _give_back(self, item: _Item, session: str) -> None:
+    async def _give_back(self, item: Item, session: str) -> None:
         assert item.answered is not None
         # On its way, it would reach the ledger after its withdrawal.
         await item.answered
@@ -458,35 +428,14 @@ class LedgerCaller:
 
     async def put_blob(self, data: bytes) -> str:
         """Keep a large value; gives its SHA-256."""
-        digest = await asyncio.to_thread(lambda: sha256(data).hexdigest())
-
-        async def send() -> str:
-            for offset in range(0, len(data), PIECE):
-                piece = data[offset : offset + PIECE]
-                await self._exchange.ask(
-                    "blob.write", digest=digest, offset=offset, size=len(data), data=piece
-                )
-            return digest
-
-        return await self._exchange.patiently(send, f"a value of {len(data):,} bytes")
+        return await put_blob(self._exchange, data)
 
     async def get_blob(self, digest: str) -> bytes:
         """Read a large value."""
-
-        async def fetch() -> bytes:
-            data = bytearray()
-            while True:
-                piece = await self._exchange.ask(
-                    "blob.read", digest=digest, offset=len(data), size=PIECE
-                )
-                data += piece
-                if len(piece) < PIECE:
-                    return bytes(data)
-
-        return await self._exchange.patiently(fetch, "a large value")
+        return await get_blob(self._exchange, digest)
 
 
-def _unreachable(item: _Item, patience: float, error: Exception) -> UnavailableError:
+def _unreachable(item: Item, patience: float, error: Exception) -> UnavailableError:
     outcome = (
         "; whether it took effect is not known; look before you call again"
         if item.number is not None

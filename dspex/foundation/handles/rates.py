@@ -88,6 +88,14 @@ class RateLimit:
             )
         return self._bridge.run(self._acquire(n, self._seconds("timeout", timeout)))
 
+    def change(self, *, per_second: float, burst: float) -> None:
+        """Give the name another rate, for all who use it; they make their objects anew."""
+        return self._bridge.run(self._change(per_second, burst))
+
+    async def _change(self, per_second: float, burst: float) -> None:
+        await self._caller.read("rates.change", name=self.name, per_second=per_second, burst=burst)
+        self.per_second, self.burst = per_second, burst
+
     async def _acquire(self, n: int, timeout: float | None) -> None:
         caller = self._caller
         ends = None if timeout is None else caller.now() + timeout
