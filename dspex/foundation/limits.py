@@ -188,8 +188,8 @@ def check_metadata(key: str, metadata: Any) -> int:
     return size
 
 
-def plain(value: Any, what: str = "metadata", depth: int = 0) -> Json:
-    """Copy a value into JSON's own types, so that nobody can change it later.
+def plain(value: Any) -> Json:
+    """Copy metadata into JSON's own types, so that nobody can change it later.
 
     Subclasses (NumPy's float64, enums of texts) become what they are made of, tuples lists.
 
@@ -203,39 +203,51 @@ def plain(value: Any, what: str = "metadata", depth: int = 0) -> Json:
     >>> plain({"shape": (2, 3)})
     {'shape': [2, 3]}
     """
+    return _plain(value, ("metadata",), DEPTH)
+
+
+def _plain(value: Any, path: tuple[Any, ...], depth: int) -> Json:
+    if isinstance(value, str):
+        if not value.isascii():
+            _check_unicode(value, path)
+        return value if type(value) is str else str.__str__(value)
     if value is None or isinstance(value, bool):
         return value
-    if isinstance(value, str):
-        made = str.__str__(value)
-        if not made.isascii():
-            try:
-                made.encode()
-            except UnicodeEncodeError as error:
-                raise InvalidRequestError(f"{what} is no Unicode text: {error}") from error
-        return made
     if isinstance(value, int):
         return int(value)
     if isinstance(value, float):
         return float(value)
-    if depth <= DEPTH:
-        if isinstance(value, Mapping):
-            return {
-                _name(name, what): plain(value[name], f"{what}.{name}", depth + 1) for name in value
-            }
-        if isinstance(value, list | tuple):
-            return [plain(each, f"{what}[{n}]", depth + 1) for n, each in enumerate(value)]
+    is_map = isinstance(value, Mapping)
+    if not is_map and not isinstance(value, list | tuple):
         raise InvalidRequestError(
             f"metadata holds what JSON can say (texts, numbers, booleans, None, lists, maps); "
-            f"{what:.200} is a {type(value).__name__}: {value!r:.80}; put it into the value"
+            f"{_place(path)} is a {type(value).__name__}: {value!r:.80}; put it into the value"
         )
-    raise InvalidRequestError(f"metadata is nested at most {DEPTH} deep; {what:.200} is deeper")
-
-
-def _name(name: Any, what: str) -> str:
-    if not isinstance(name, str):
-        raise InvalidRequestError(f"a name is a text; got {name!r:.80} in {what:.200}")
-    made: str = plain(name, "a name")
+    if not depth:
+        raise InvalidRequestError(
+            f"metadata is nested at most {DEPTH} deep; {_place(path)} is deeper; make it flatter"
+        )
+    if not is_map:
+        return [_plain(each, (*path, n), depth - 1) for n, each in enumerate(value)]
+    made = {}
+    for name in value:
+        if not isinstance(name, str):
+            raise InvalidRequestError(f"a name is a text; got {name!r:.80} in {_place(path)}")
+        made[_plain(name, path, 0)] = _plain(value[name], (*path, name), depth - 1)
     return made
+
+
+def _check_unicode(text: str, path: tuple[Any, ...]) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidRequestError(
+            f"a text is Unicode; {_place(path)} holds {text!r:.80}: {error.reason}"
+        ) from error
+
+
+def _place(path: tuple[Any, ...]) -> str:
+    return f"{'.'.join(map(str, path)):.200}"
 
 
 # --- operations ----------------------------------------------------------------------------

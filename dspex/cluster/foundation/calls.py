@@ -120,6 +120,7 @@ class LedgerCaller:
         self._fail_all(UnavailableError("the connection to the foundation was closed"))
         with suppress(OSError, DspexError, TimeoutError):
             await asyncio.wait_for(self._exchange.ask("session.close", reason=reason), self._lease)
+        self._exchange.close()
 
     def now(self) -> float:
         """Monotonic seconds."""

@@ -31,6 +31,8 @@ BACKOFF = (0.01, 0.05, 0.1, 0.25, 0.5)
 
 T = TypeVar("T")
 
+_FIRST = asyncio.FIRST_COMPLETED
+
 
 @final
 class Exchange:
@@ -54,6 +56,8 @@ class Exchange:
         self.term = 0
         self.identity = ""
         self.on_restart: Callable[[], None] = lambda: None
+        self._closing: asyncio.Future[None] | None = None
+        self._is_closed = False
 
     async def exchange(self, request: Request) -> Answer:
         """Send a request once.
@@ -65,6 +69,8 @@ class Exchange:
         DspexError
             Where it was refused as a whole.
         """
+        if self._is_closed:
+            raise _closed()
         blob = await self._send(encode_request(request))
         if blob is None:
             raise UnavailableError(
@@ -102,6 +108,9 @@ class Exchange:
         seen: Sequence[int] = (),
     ) -> Any:
         """Wait at the ledger for news, up to `hold` seconds."""
+        loop = asyncio.get_running_loop()
+        if self._closing is None:
+            self._closing = loop.create_future()
         work = self.ask(
             "feed.poll",
             after=after,
@@ -112,8 +121,23 @@ class Exchange:
             seen=list(seen),
             hold=hold,
         )
-        # A connection on which nothing comes is not waited for without end.
-        return await asyncio.wait_for(work, hold + 10.0)
+        asking = loop.create_task(work)
+        try:
+            # A connection on which nothing comes is not waited for without end.
+            await asyncio.wait({asking, self._closing}, timeout=hold + 10.0, return_when=_FIRST)
+        finally:
+            asking.cancel()
+        if asking.done() and not asking.cancelled():
+            return asking.result()
+        if self._closing.done():
+            raise _closed()
+        raise TimeoutError("no answer to a poll")
+
+    def close(self) -> None:
+        """Refuse everything from now on, and end the polls that are held."""
+        self._is_closed = True
+        if self._closing is not None and not self._closing.done():
+            self._closing.set_result(None)
 
     async def patiently(self, work: Callable[[], Awaitable[T]], what: str) -> T:
         """Do work again from its start while a lost connection cuts it off.
@@ -138,6 +162,10 @@ class Exchange:
                     ) from error
                 await backoff(failures)
                 failures += 1
+
+
+def _closed() -> UnavailableError:
+    return UnavailableError("this connection to the foundation is closed; connect again")
 
 
 async def backoff(failures: int) -> None:

@@ -78,7 +78,9 @@ async def _polls(
         sent = exchange.now()
         try:
             polled = await exchange.poll(after, identity, topics, tags, hold=HOLD)
-        except (OSError, TimeoutError):
+        except (OSError, TimeoutError) as error:
+            if isinstance(error, UnavailableError):
+                raise
             await backoff(failures)
             failures += 1
             continue

@@ -38,6 +38,9 @@ LARGE = 256 * 1024
 
 MAX_VALUE = 100 * 2**20
 
+MAX_STALENESS = 5.0
+"""Seconds of age beyond which only partition-tolerant states are read from the copy."""
+
 _KEPT_BLOBS = 16
 _SNAPSHOT_FORMAT = "dspex-states-1"
 
@@ -68,7 +71,9 @@ class StateStore:
         self._bridge = bridge
         self._caller = caller
         self._collection = f"s:{namespace}"
-        self._copy = LocalCopy(backend, bridge, self._collection, now=caller.now)
+        self._copy = LocalCopy(
+            backend, bridge, self._collection, now=caller.now, max_staleness=MAX_STALENESS
+        )
         self._blobs: OrderedDict[str, bytes] = OrderedDict()
 
     def __repr__(self) -> str:
