@@ -153,7 +153,7 @@ def explain(unfit: Mapping[str, Sequence[str]], workers: int) -> VersionMismatch
     """The error for a cluster some of whose workers do not fit: {address: what does not fit}."""
     return VersionMismatchError(
         "workers must run the client's versions, because programs and data travel as pickles; "
-        f"{len(unfit)} of {workers} do not: {describe(unfit)}; start them from the client's environment "
-        "(pip install dspex there), or pass distributed=False",
+        f"{len(unfit)} of {workers} do not: {describe(unfit)}; start them from the client's "
+        "environment (pip install dspex there), or pass distributed=False",
         workers={worker: list(found) for worker, found in unfit.items()},
     )

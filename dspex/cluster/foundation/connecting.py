@@ -20,13 +20,13 @@ from dspex.cluster.connect import current_client, new_client
 from dspex.cluster.embedded import start_embedded_cluster
 from dspex.cluster.foundation.bridge import LoopBridge
 from dspex.cluster.foundation.calls import LedgerCaller
-from dspex.cluster.foundation.facade import Foundation
 from dspex.cluster.foundation.install import install
 from dspex.cluster.foundation.local import connect_local, open_local
 from dspex.cluster.inside import is_inside_task
 from dspex.cluster.units import parse_seconds
 from dspex.errors import InvalidArgumentError
 from dspex.foundation.handles.backend import LedgerBackend
+from dspex.foundation.handles.foundation import Foundation
 from dspex.foundation.ports import RegistryBackend
 
 __all__ = ["connect"]
@@ -163,6 +163,7 @@ async def _open(
             shared,
             chosen,
             namespace=namespace,
+            seconds=parse_seconds,
             closing=stack.pop_all(),
             where=str(client.scheduler.address),  # type: ignore[union-attr]
         )

@@ -15,9 +15,10 @@ import psutil
 
 from dspex.cluster.foundation.bridge import LoopBridge, LoopThread
 from dspex.cluster.foundation.calls import LedgerCaller
-from dspex.cluster.foundation.facade import Foundation
 from dspex.cluster.foundation.server import LedgerServer
+from dspex.cluster.units import parse_seconds
 from dspex.foundation.handles.backend import LedgerBackend
+from dspex.foundation.handles.foundation import Foundation
 from dspex.foundation.ports import RegistryBackend
 from dspex.storage.journals.opening import open_journal
 
@@ -76,6 +77,7 @@ def connect_local(
                 own,
                 own if isinstance(backend, str) else backend,
                 namespace=namespace,
+                seconds=parse_seconds,
                 closing=stack.pop_all(),
                 where="this process",
             )

@@ -9,16 +9,13 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack
 from typing import Any, final
 
-from dspex.cluster.foundation.bridge import LoopBridge, Stream
-from dspex.cluster.foundation.calls import LedgerCaller
-from dspex.cluster.units import parse_seconds
 from dspex.errors import InvalidArgumentError
 from dspex.foundation.handles.locks import Election, Lock
 from dspex.foundation.handles.registry import Registry
 from dspex.foundation.handles.resources import ResourceManager
 from dspex.foundation.handles.state_store import StateStore
 from dspex.foundation.member import Member, MemberEvent
-from dspex.foundation.ports import RegistryBackend
+from dspex.foundation.ports import Bridge, Caller, RegistryBackend
 from dspex.foundation.status import Status
 
 __all__ = ["Foundation"]
@@ -51,12 +48,13 @@ class Foundation:
 
     def __init__(
         self,
-        caller: LedgerCaller,
-        bridge: LoopBridge,
+        caller: Caller,
+        bridge: Bridge,
         backend: RegistryBackend,
         registry_backend: RegistryBackend,
         *,
         namespace: str,
+        seconds: Callable[[str, Any], float | None],
         closing: AsyncExitStack,
         where: str,
     ) -> None:
@@ -65,11 +63,12 @@ class Foundation:
         self._closing = closing
         self._then: Callable[[], object] = lambda: None
         self._where = where
+        self._seconds = seconds
         self._closed = False
         self.namespace = namespace
         self.registry = Registry(registry_backend, bridge, caller=caller, namespace=namespace)
         self.state_store = StateStore(backend, bridge, caller=caller, namespace=namespace)
-        self.resources = ResourceManager(caller, bridge, seconds=parse_seconds)
+        self.resources = ResourceManager(caller, bridge, seconds=self._seconds)
 
     # --- members ---------------------------------------------------------------------------
 
@@ -85,7 +84,7 @@ class Foundation:
     async def _members(self) -> list[Member]:
         return [Member.from_fields(each) for each in await self._caller.read("members.list")]
 
-    def events(self) -> Stream[MemberEvent]:
+    def events(self) -> Any:
         """What happens to members from now on; for ``for`` and ``async for``.
 
         Who is there at the start is told as joined. What happened while the scheduler could not be
@@ -159,7 +158,7 @@ class Foundation:
             self._bridge,
             namespace=self.namespace,
             name=name,
-            seconds=parse_seconds,
+            seconds=self._seconds,
         )
 
     def elect(self, name: str) -> Election:
@@ -169,7 +168,7 @@ class Foundation:
             self._bridge,
             namespace=self.namespace,
             name=name,
-            seconds=parse_seconds,
+            seconds=self._seconds,
         )
 
     # --- operations ------------------------------------------------------------------------
