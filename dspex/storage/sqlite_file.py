@@ -10,6 +10,7 @@ advisory locks; sqlite.org/howtocorrupt.html §2.2).
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -235,7 +236,7 @@ def switch_journal(connection: sqlite3.Connection, mode: str) -> str:
 def file_identity(path: Path) -> tuple[int, int] | None:
     """Device and inode; None where nothing is: SQLite goes on writing into a file that is gone."""
     try:
-        status = path.stat()
+        status = os.stat(path)
     except FileNotFoundError:
         return None
     return status.st_dev, status.st_ino

@@ -19,7 +19,7 @@ from typing import final
 
 from dspex.errors import JournalCorruptError, JournalError
 
-__all__ = ["BlobFolder", "sync_folder"]
+__all__ = ["BlobFolder", "sync"]
 
 _UNFINISHED = ".unfinished"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -47,7 +47,7 @@ class BlobFolder:
         with self._translated(path):
             if not self._folder.exists():
                 self._folder.mkdir()
-                sync_folder(self._folder.parent)
+                sync(self._folder.parent)
             try:
                 # Without a buffer of Python's: the data is copied by the kernel alone.
                 with unfinished.open("wb", buffering=0) as file:
@@ -59,7 +59,7 @@ class BlobFolder:
             except BaseException:
                 unfinished.unlink(missing_ok=True)
                 raise
-            sync_folder(self._folder)
+            sync(self._folder)
 
     def get(self, digest: str) -> bytes:
         """Read a value.
@@ -120,9 +120,9 @@ class BlobFolder:
             ) from error
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder survive the machine."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Make a file's content, or the names in a folder, survive the machine."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

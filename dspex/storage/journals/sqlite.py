@@ -1,8 +1,9 @@
 """The journal in a SQLite file on a local disk, large values in a folder beside it.
 
 Knows: which part does what, transactions. Must not know: how a row is told whole
-(`sqlite_tables`), who may own the file (`sqlite_owner`), how it is repaired (`sqlite_repair`), how
-large values are kept (`blobs`).
+(`sqlite_tables`) and written (`sqlite_writes`), who may own the file (`sqlite_owner`), how damage
+is found in the log (`sqlite_wal`) and repaired (`sqlite_repair`), how large values are kept
+(`blobs`).
 
 A write-ahead log with ``synchronous=FULL``: what a transaction wrote survives the machine. `append`
 is one transaction; whoever calls it gathers. `compact` is one, too, so that a kill at any point
@@ -15,6 +16,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 import threading
+import uuid
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,19 +26,25 @@ from dspex.errors import JournalCorruptError, JournalError, JournalFencedError
 from dspex.foundation.ports import Loaded
 from dspex.storage.journals.blobs import BlobFolder
 from dspex.storage.journals.sqlite_owner import claim, read_owner, release
-from dspex.storage.journals.sqlite_repair import bears_mark, rebuild
+from dspex.storage.journals.sqlite_repair import bears_mark, copy_aside, in_use, rebuild, remove
 from dspex.storage.journals.sqlite_tables import (
     JOURNALS,
     Head,
-    chained,
     connect,
     read_chunks,
     read_entries,
     read_head,
     write_head,
 )
+from dspex.storage.journals.sqlite_wal import damage_in_log
+from dspex.storage.journals.sqlite_writes import (
+    add_entries,
+    fold_log,
+    replace_snapshot,
+    shrink,
+)
 from dspex.storage.ownership import forget
-from dspex.storage.sqlite_file import file_identity, pragma, transaction
+from dspex.storage.sqlite_file import file_identity, transaction
 
 __all__ = ["SqliteJournal"]
 
@@ -44,9 +52,6 @@ logger = logging.getLogger("dspex.journal")
 
 BUSY_SECONDS = 1.0
 """How long a write waits for another process, which can only be one that takes over."""
-
-SHRINK_PAGES = 2048
-"""Free pages that one `compact` gives back at most: moving pages takes time."""
 
 
 @final
@@ -138,20 +143,21 @@ class SqliteJournal:
         """
         if self._connection is not None:
             raise JournalError(f"a journal is opened once; {self._path} is open; close it first")
+        self.repairs = []
         try:
-            self._begin()
+            self._begin_past_damage_in_log()
             if self._repair:
                 for _ in (each for part in self.load()[1:] for each in part):
                     pass
-        except JournalCorruptError as error:
+        except JournalCorruptError:
             self.close()
             if not (self._repair and bears_mark(self._path)):
                 raise
-            self.repairs = rebuild(self._path)
-            logger.warning("the journal %s was damaged: %s", self._path, error.place)
-            for line in self.repairs:
-                logger.warning("repair of the journal %s: %s", self._path, line)
+            self._report(*rebuild(self._path))
             self._begin()
+        except BaseException:
+            self.close()
+            raise
         return self._term
 
     def load(self) -> Loaded:
@@ -175,47 +181,13 @@ class SqliteJournal:
     def append(self, first: int, entries: Sequence[bytes]) -> None:
         """Keep entries, all or none; on the disk when this returns."""
         with self._transaction() as (connection, head):
-            if not 0 < first <= head.last + 1:
-                raise JournalError(
-                    f"entries follow each other; got number {first} after {head.last}; this is an "
-                    "error of the program that appends"
-                )
-            known = head.last + 1 - first
-            if known:
-                self._check_repeated(connection, first, entries[:known])
-            rows = list(chained(head.last + 1, entries[known:], head.last_checksum))
-            if rows:
-                number, checksum, _ = rows[-1]
-                write_head(connection, head._replace(last=number, last_checksum=checksum))
-                connection.executemany("INSERT INTO entries VALUES (?, ?, ?)", rows)
+            add_entries(connection, head, first, entries)
 
     def compact(self, upto: int, snapshot: Iterable[bytes]) -> None:
         """Keep a snapshot in place of all entries up to `upto`; on the disk when this returns."""
         with self._transaction() as (connection, head):
-            if not head.upto <= upto <= head.last:
-                raise JournalError(
-                    f"a snapshot covers entries that are there, {head.upto} to {head.last}; got "
-                    f"{upto}; this is an error of the program that makes it"
-                )
-            checksum = _checksum_of(connection, head, upto)
-            connection.execute("DELETE FROM snapshot")
-            connection.execute("DELETE FROM entries WHERE number <= ?", (upto,))
-            end = (0, 0)
-
-            def rows() -> Iterator[tuple[int, int, bytes]]:
-                nonlocal end
-                for row in chained(1, snapshot, 0):
-                    end = row[:2]
-                    yield row
-
-            connection.executemany("INSERT INTO snapshot VALUES (?, ?, ?)", rows())
-            write_head(
-                connection,
-                head._replace(
-                    upto=upto, upto_checksum=checksum, chunks=end[0], chunks_checksum=end[1]
-                ),
-            )
-        self._shrink()
+            replace_snapshot(connection, head, upto, snapshot)
+        shrink(connection, self._path)
 
     def owns(self) -> bool:
         """Whether this process may still answer strong reads; some microseconds, any thread."""
@@ -223,11 +195,11 @@ class SqliteJournal:
             if self._watcher is None:
                 return False
             try:
-                (term,) = self._watcher.execute("SELECT term FROM head").fetchone()
+                row = self._watcher.execute("SELECT term FROM head").fetchone()
             except sqlite3.Error:
                 # Who cannot ask does not know.
                 return False
-        return term == self._term and file_identity(self._path) == self._file
+        return bool(row == (self._term,)) and file_identity(self._path) == self._file
 
     def put_blob(self, digest: str, data: bytes) -> None:
         """Keep a large value under its SHA-256; on the disk when this returns."""
@@ -265,6 +237,39 @@ class SqliteJournal:
         forget(self._token)
 
     # --- parts -----------------------------------------------------------------------------
+
+    def _begin_past_damage_in_log(self) -> None:
+        """Begin; where SQLite would drop commits in silence, as another history or not at all."""
+        place = damage_in_log(self._path)
+        if place is None:
+            self._begin()
+            return
+        if not self._repair:
+            raise JOURNALS.damaged(self._path, place)
+        aside = copy_aside(self._path)
+        try:
+            self._begin()
+        except JournalCorruptError:
+            raise
+        except BaseException:
+            remove(aside)
+            raise
+        with self._transaction() as (connection, head):
+            self._identity = uuid.uuid4().hex
+            write_head(connection, head._replace(identity=self._identity))
+        # What stays of a damaged log would be taken for damage again.
+        if not fold_log(connection):
+            raise in_use(self._path)
+        self._report(
+            place,
+            f"dropped what was committed after that; the last entry is {head.last}",
+            f"the damaged file and its log are kept as {aside}",
+        )
+
+    def _report(self, *lines: str) -> None:
+        for line in lines:
+            logger.warning("repair of the journal %s: %s", self._path, line)
+        self.repairs += lines
 
     def _begin(self) -> None:
         self._connection = connection = connect(self._path, create=True, busy_seconds=BUSY_SECONDS)
@@ -315,41 +320,9 @@ class SqliteJournal:
             path=str(self._path),
         )
 
-    def _check_repeated(
-        self, connection: sqlite3.Connection, first: int, entries: Sequence[bytes]
-    ) -> None:
-        for number, data in connection.execute(
-            "SELECT number, data FROM entries WHERE number BETWEEN ? AND ?",
-            (first, first + len(entries) - 1),
-        ):
-            if data != entries[number - first]:
-                raise JournalError(
-                    f"an entry that is appended again is the same; entry {number} of {self._path} "
-                    "is another one; this is an error of the program that appends"
-                )
-
     def _read_entries(self, reader: sqlite3.Connection, head: Head) -> Iterator[tuple[int, bytes]]:
         try:
             yield from read_entries(reader, head, self._path)
         finally:
             self._readers.discard(reader)
             reader.close()
-
-    def _shrink(self) -> None:
-        """Give room back; what cannot be given back now can be later."""
-        connection = self._writing()
-        with JOURNALS.translated(self._path), suppress(sqlite3.OperationalError):
-            if pragma(connection, "freelist_count") > pragma(connection, "page_count") // 2:
-                connection.execute(f"PRAGMA incremental_vacuum({SHRINK_PAGES})").fetchall()
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-
-
-def _checksum_of(connection: sqlite3.Connection, head: Head, number: int) -> int:
-    if number == head.last:
-        return head.last_checksum
-    if number == head.upto:
-        return head.upto_checksum
-    (checksum,) = connection.execute(
-        "SELECT checksum FROM entries WHERE number = ?", (number,)
-    ).fetchone()
-    return int(checksum)

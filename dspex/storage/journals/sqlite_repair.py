@@ -23,7 +23,7 @@ from itertools import count
 from pathlib import Path
 
 from dspex.errors import JournalCorruptError, JournalError
-from dspex.storage.journals.blobs import sync_folder
+from dspex.storage.journals.blobs import sync
 from dspex.storage.journals.sqlite_tables import (
     JOURNALS,
     Head,
@@ -36,7 +36,7 @@ from dspex.storage.journals.sqlite_tables import (
 )
 from dspex.storage.sqlite_file import transaction
 
-__all__ = ["bears_mark", "rebuild"]
+__all__ = ["bears_mark", "copy_aside", "in_use", "rebuild", "remove"]
 
 
 def bears_mark(path: Path) -> bool:
@@ -57,8 +57,7 @@ def rebuild(path: Path) -> list[str]:
         Where the file cannot be replaced now.
     """
     fresh = path.with_name(f"{path.name}.repairing")
-    for each in _with_companions(fresh):
-        each.unlink(missing_ok=True)
+    remove(fresh)
     with (
         JOURNALS.translated(path),
         closing(sqlite3.connect(path, isolation_level=None)) as damaged,
@@ -68,7 +67,7 @@ def rebuild(path: Path) -> list[str]:
         said = _salvage(damaged, repaired, path)
     aside = _put_aside(path)
     fresh.replace(path)
-    sync_folder(path.parent)
+    sync(path.parent)
     return [*said, f"the damaged file is kept as {aside}"]
 
 
@@ -122,24 +121,46 @@ def _put_aside(path: Path) -> Path:
     log, index = _with_companions(path)[1:]
     # SQLite folds the log into the file when the last process closes it.
     if log.exists() and log.stat().st_size:
-        raise JournalError(
-            f"a journal is repaired while nobody else has it open; {log} is in use; end the "
-            "processes that have it open, then try again",
-            path=str(path),
-        )
-    aside = next(
-        each
-        for number in count(1)
-        if not (each := path.with_name(f"{path.name}.damaged-{number}")).exists()
-    )
+        raise in_use(path)
+    aside = _name_aside(path)
     try:
         os.link(path, aside)
     except OSError:
         shutil.copy2(path, aside)  # a file system without hard links
-    sync_folder(path.parent)
+    sync(path.parent)
     log.unlink(missing_ok=True)
     index.unlink(missing_ok=True)
     return aside
+
+
+def copy_aside(path: Path) -> Path:
+    """Copy a file whose write-ahead log is damaged, with its log; nobody here may have it open."""
+    aside = _name_aside(path)
+    for source, copy in zip(_with_companions(path)[:2], _with_companions(aside)[:2], strict=True):
+        shutil.copy2(source, copy)
+        sync(copy)
+    sync(path.parent)
+    return aside
+
+
+def remove(path: Path) -> None:
+    """Remove a file of SQLite's with its companions."""
+    for each in _with_companions(path):
+        each.unlink(missing_ok=True)
+
+
+def in_use(path: Path) -> JournalError:
+    """Make the error for a file that others have open."""
+    return JournalError(
+        f"a journal is repaired while nobody else has it open; {path} is in use; end the processes "
+        "that have it open, then try again",
+        path=str(path),
+    )
+
+
+def _name_aside(path: Path) -> Path:
+    names = (path.with_name(f"{path.name}.damaged-{number}") for number in count(1))
+    return next(each for each in names if not each.exists())
 
 
 def _with_companions(path: Path) -> list[Path]:

@@ -215,7 +215,9 @@ def _verified(
     try:
         # The cast: a value whose type was changed is judged by its bytes, too.
         for stored, stored_checksum, data in connection.execute(
-            f"SELECT number, checksum, CAST(data AS BLOB) FROM {table} ORDER BY number"
+            f"SELECT number, checksum, CAST(data AS BLOB) FROM {table} WHERE number > ? "
+            "ORDER BY number",
+            (number,),
         ):
             if number == last:
                 raise damaged(stored, "there are more of them than the head knows of")
