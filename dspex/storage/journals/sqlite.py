@@ -30,6 +30,7 @@ from dspex.storage.journals.sqlite_repair import bears_mark, copy_aside, in_use,
 from dspex.storage.journals.sqlite_tables import (
     JOURNALS,
     Head,
+    check_structure,
     connect,
     read_chunks,
     read_entries,
@@ -149,11 +150,11 @@ class SqliteJournal:
             if self._repair:
                 for _ in (each for part in self.load()[1:] for each in part):
                     pass
-        except JournalCorruptError:
+        except JournalCorruptError as error:
             self.close()
             if not (self._repair and bears_mark(self._path)):
                 raise
-            self._report(*rebuild(self._path))
+            self._report(*dict.fromkeys([error.place, *rebuild(self._path)]))
             self._begin()
         except BaseException:
             self.close()
@@ -174,6 +175,7 @@ class SqliteJournal:
         with JOURNALS.translated(self._path):
             reader.execute("BEGIN")
             head = read_head(reader, self._path)
+            check_structure(reader, self._path)
         return Loaded(
             head.upto, read_chunks(reader, head, self._path), self._read_entries(reader, head)
         )

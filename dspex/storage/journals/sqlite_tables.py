@@ -26,6 +26,7 @@ __all__ = [
     "Head",
     "add_head",
     "chained",
+    "check_structure",
     "connect",
     "peek_head",
     "read_chunks",
@@ -181,6 +182,13 @@ def chained(first: int, datas: Iterable[bytes], checksum: int) -> Iterator[tuple
     for number, data in enumerate(datas, first):
         checksum = zlib.crc32(data, checksum)
         yield number, checksum, data
+
+
+def check_structure(connection: sqlite3.Connection, path: Path) -> None:
+    """Refuse what can be read as it is, but would come to harm with the next write."""
+    (answer,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if answer != "ok":
+        raise JOURNALS.damaged(path, f"SQLite says: {' '.join(str(answer).split())}")
 
 
 def read_chunks(connection: sqlite3.Connection, head: Head, path: Path) -> Iterator[bytes]:

@@ -242,3 +242,16 @@ def test_an_owner_that_lives_is_asked_before_anything_is_repaired(path: Path) ->
         SqliteJournal(path, repair=True, patience=0.0).open()
     owner.close()
     assert [each.name for each in path.parent.iterdir()] == ["journal.db"]
+
+
+def test_what_only_the_next_write_would_stumble_over_is_told_and_repaired(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.seek(36)  # how many pages are free (sqlite.org/fileformat2.html §1.3.11)
+        file.write(b"\0\0\0\7")
+    with pytest.raises(JournalCorruptError, match=r"SQLite says: .*[Ff]reelist"):
+        contents(path)
+    journal = SqliteJournal(path, repair=True)
+    journal.open()
+    assert read_all(journal) == (10, CHUNKS, ENTRIES)
+    assert "reelist" in journal.repairs[0]
+    journal.close()
