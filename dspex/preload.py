@@ -14,6 +14,8 @@ option                configuration              meaning
 
 from __future__ import annotations
 
+import logging
+
 import click
 from dask import config
 from distributed import Scheduler
@@ -34,6 +36,7 @@ def dask_setup(
     dspex_repair: bool,
 ) -> None:
     """Add the plugin; Dask starts it before it serves anything."""
+    _log_as_dask_does()
     scheduler.add_plugin(
         FoundationPlugin(
             dspex_journal or config.get("dspex.journal", "memory"),
@@ -42,3 +45,12 @@ def dask_setup(
             repair=dspex_repair or config.get("dspex.repair", False),
         )
     )
+
+
+def _log_as_dask_does() -> None:
+    """An operator reads one log; whoever has set ours up is left alone."""
+    ours, dasks = logging.getLogger("dspex"), logging.getLogger("distributed")
+    if not ours.handlers:
+        ours.handlers = list(dasks.handlers)
+        ours.setLevel(dasks.getEffectiveLevel())
+        ours.propagate = dasks.propagate

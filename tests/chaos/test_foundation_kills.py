@@ -135,7 +135,7 @@ def test_a_lock_outlives_the_scheduler_and_goes_to_nobody_else(
         sys.stdin.readline()
     """
     with script(holder, scheduler.address) as first, script(holder, scheduler.address) as second:
-        holders = {}
+        holders: dict[int, Any] = {}
         tokens = []
         # Whoever says a token has it; the other one waits, over the restart too.
         for process in (first, second):
@@ -184,6 +184,7 @@ def test_a_paused_holder_finds_its_lock_gone_and_its_token_refused() -> None:
         token = line(paused)
         os.kill(paused.pid, signal.SIGSTOP)
         with foundation.lock("one") as lock:
+            assert lock.token is not None
             assert lock.token > tuple(token)
             os.kill(paused.pid, signal.SIGCONT)
             say(paused, "go on")

@@ -103,7 +103,8 @@ def test_async_code_awaits_the_same_names(cluster: Any) -> None:
     async def work() -> None:
         make: Any = Client
         async with make(cluster.scheduler_address, asynchronous=True) as client:
-            foundation: Any = await dspex.connect(client, namespace="async")
+            connecting: Any = dspex.connect(client, namespace="async")
+            foundation = await connecting
             async with foundation:
                 await foundation.registry.register("k", 1)
                 entry = await foundation.registry.lookup("k")
@@ -189,7 +190,7 @@ def test_a_worker_without_dspex_joins_dask_and_is_reported(tmp_path: pathlib.Pat
         "        if name.partition('.')[0] == 'dspex':\n"
         "            raise ModuleNotFoundError(name)\n"
         "sys.meta_path.insert(0, Hidden)\n"
-        "from distributed.cli.worker import main; main()\n"
+        "from distributed.cli.dask_worker import main; main()\n"
     )
     with SchedulerProcess() as scheduler, dspex.connect(scheduler.address) as foundation:
         stranger = subprocess.Popen(
@@ -269,7 +270,12 @@ def test_errors_come_back_as_they_were_raised(client: Any) -> None:
 def test_a_client_that_cannot_reach_workers_is_served(tmp_path: pathlib.Path) -> None:
     # The worker says that it lives where nobody listens: only its own connections work.
     with SchedulerProcess() as scheduler:
-        options = ("--contact-address", "tcp://127.0.0.1:9")
+        options = (
+            "--listen-address",
+            "tcp://127.0.0.1:0",
+            "--contact-address",
+            "tcp://127.0.0.1:9",
+        )
         worker = WorkerProcess(scheduler.address, options=options)
         with worker, dspex.connect(scheduler.address) as foundation:
             events = foundation.events()

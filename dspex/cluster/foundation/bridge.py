@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import Future as ThreadFuture
 from typing import Any, Generic, TypeVar, final
 
-from dspex.errors import InvalidArgumentError
+from dspex.errors import InvalidArgumentError, UnavailableError
 
 __all__ = ["LoopBridge", "Stream"]
 
@@ -49,7 +49,7 @@ class LoopBridge:
                 "a call that blocks was made on the loop that must answer it; connect with an "
                 "asynchronous Client, and await the call"
             )
-        future = asyncio.run_coroutine_threadsafe(work, self.loop)
+        future = self.submit(work)
         try:
             return future.result()
         except BaseException:
@@ -62,12 +62,21 @@ class LoopBridge:
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> Callable[[], None]:
         """Start work in the background; gives what ends it."""
-        future: ThreadFuture[Any] = asyncio.run_coroutine_threadsafe(work, self.loop)
+        future = self.submit(work)
 
         def stop() -> None:
             future.cancel()
 
         return stop
+
+    def submit(self, work: Coroutine[Any, Any, T]) -> ThreadFuture[T]:
+        """Start work from any thread; UnavailableError where the loop has ended."""
+        if not self.loop.is_running():
+            work.close()
+            raise UnavailableError(
+                "this connection to the foundation is closed, and so is its client; connect again"
+            )
+        return asyncio.run_coroutine_threadsafe(work, self.loop)
 
 
 @final
@@ -92,7 +101,7 @@ class Stream(Generic[T]):
         if self._closed:
             raise StopIteration
         try:
-            self._waiting = asyncio.run_coroutine_threadsafe(self._next(), self._bridge.loop)
+            self._waiting = self._bridge.submit(self._next())
             return self._waiting.result()
         except StopAsyncIteration:
             raise StopIteration from None
