@@ -46,7 +46,7 @@ class Reading:
         found: dict[str, Entry | None] = {}
         if eventual:
             await self._copy.ready()
-            found = {key: self._copied(key, tolerant) for key in keys}
+            found = {key: self.copied(key, tolerant) for key in keys}
         else:
             for first in range(0, len(keys), CHUNK_OPERATIONS):
                 part = keys[first : first + CHUNK_OPERATIONS]
@@ -75,12 +75,12 @@ class Reading:
 
     def in_copy(self, key: str, tolerant: bool) -> Entry:
         """Find an entry in a copy that is ready, at once."""
-        entry = self._copied(key, tolerant)
+        entry = self.copied(key, tolerant)
         if entry is None:
             raise _not_found([key])
         return entry
 
-    def _copied(self, key: str, tolerant: bool) -> Entry | None:
+    def copied(self, key: str, tolerant: bool) -> Entry | None:
         """What the copy says of a key, where it may be asked."""
         copy = self._copy
         copy.start()

@@ -10,13 +10,13 @@ it says which method can.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping
-from typing import Any, Literal, TypeAlias, final
+from typing import Any, final
 
 from dspex.errors import InvalidArgumentError
 from dspex.foundation.handles.entry import Entry
+from dspex.foundation.handles.finding import EntryFinding
 from dspex.foundation.handles.guarantees import Consistency, check_consistency, check_required
 from dspex.foundation.handles.local_copy import LocalCopy
-from dspex.foundation.handles.mapping import EntryMapping
 from dspex.foundation.handles.reading import Reading
 from dspex.foundation.handles.requests import OnConflict, Requests, Session
 from dspex.foundation.handles.transaction import Transaction
@@ -29,12 +29,9 @@ from dspex.foundation.record import Json
 
 __all__ = ["Registry"]
 
-Match: TypeAlias = Literal["any", "all"]
-Condition: TypeAlias = tuple[str, str, Any] | tuple[str, str]
-
 
 @final
-class Registry(EntryMapping):
+class Registry(EntryFinding):
     """Entries under keys, with metadata, capabilities and versions.
 
     Parameters
@@ -289,7 +286,7 @@ class Registry(EntryMapping):
             Where the registry cannot be reached, or the copy is older than allowed.
         """
         eventual = check_consistency(self._backend, consistency, partition_tolerance)
-        if eventual and self._copy.is_ready and not self._bridge.asynchronous:
+        if eventual and self._answers_at_once:
             return self._reading.in_copy(key, partition_tolerance)
         return self._bridge.run(
             self._reading.lookup(checked_key(key), eventual, partition_tolerance)
@@ -325,87 +322,11 @@ class Registry(EntryMapping):
     ) -> Any:
         """Give the entry of a key, or `default` where there is none; as `lookup` otherwise."""
         eventual = check_consistency(self._backend, consistency, partition_tolerance)
+        if eventual and self._answers_at_once:
+            found = self._reading.copied(key, partition_tolerance)
+            return default if found is None else found
         work = self._reading.get(checked_key(key), default, eventual, partition_tolerance)
         return self._bridge.run(work)
-
-    def query(
-        self,
-        where: Iterable[Condition] = (),
-        *,
-        order_by: str | None = None,
-        limit: int | None = None,
-        prefix: str = "",
-    ) -> list[Entry]:
-        """Find the entries whose metadata fulfils all conditions.
-
-        Parameters
-        ----------
-        where : iterable of (path, operator, value)
-            Such as ``("resources.memory_gb", "ge", 4)``. Operators: eq, ne, lt, le, gt, ge, in,
-            contains (of a list, a text or a map), exists. What is not there fulfils ``ne`` and
-            ``("path", "exists", False)`` alone.
-        order_by : str, optional
-            A path, "key" or "version"; with "-" before it the other way round. Entries without a
-            value there come last. Without it, and among equals, the key decides.
-        limit : int, optional
-        prefix : str
-            Of the key.
-
-        Returns
-        -------
-        list of Entry
-
-        Raises
-        ------
-        InvalidRequestError, UnavailableError
-        """
-        return self._select(Query.made(where, order_by=order_by, limit=limit, prefix=prefix))
-
-    def find_by_attribute(
-        self,
-        path: str | None = None,
-        value: Json = None,
-        /,
-        *,
-        order_by: str | None = None,
-        limit: int | None = None,
-        **equals: Json,
-    ) -> list[Entry]:
-        """Find the entries whose metadata has these values.
-
-        Examples
-        --------
-        >>> import dspex
-        >>> with dspex.connect("local") as foundation:
-        ...     _ = foundation.registry.register("m", 1, {"kind": "model", "data": {"rows": 5}})
-        ...     len(foundation.registry.find_by_attribute("data.rows", 5, kind="model"))
-        1
-        """
-        where = [(name, "eq", each) for name, each in equals.items()]
-        if path is not None:
-            where.insert(0, (path, "eq", value))
-        if not where:
-            raise InvalidArgumentError("find_by_attribute needs a path and a value, or name=value")
-        return self._select(Query.made(where, order_by=order_by, limit=limit))
-
-    def find_by_capability(
-        self,
-        names: str | Iterable[str],
-        *,
-        match: Match = "any",
-        where: Iterable[Condition] = (),
-        order_by: str | None = None,
-        limit: int | None = None,
-    ) -> list[Entry]:
-        """Find the entries that have any, or all, of these capabilities."""
-        query = Query.made(where, names, match=match, order_by=order_by, limit=limit)
-        if not query.capabilities:
-            raise InvalidArgumentError("find_by_capability needs the name of a capability")
-        return self._select(query)
-
-    def list_keys(self, prefix: str = "") -> list[str]:
-        """List the keys that begin with `prefix`, sorted."""
-        return self._bridge.run(self._reading.keys(Query.made(prefix=prefix, keys_only=True)))
 
     def watch(self, pattern: str = "*") -> Any:
         """Be told of the entries that are there, then of every change, none left out.
@@ -440,8 +361,16 @@ class Registry(EntryMapping):
     def _is_awaited(self) -> bool:
         return self._bridge.asynchronous
 
+    @property
+    def _answers_at_once(self) -> bool:
+        """Whether an eventual read need not go by way of the loop."""
+        return self._copy.is_ready and not self._bridge.asynchronous
+
     def _select(self, query: Query) -> list[Entry]:
         return self._bridge.run(self._reading.select(query))
+
+    def _keys(self, query: Query) -> list[str]:
+        return self._bridge.run(self._reading.keys(query))
 
 
 def _refuse_text(keys: object) -> None:
