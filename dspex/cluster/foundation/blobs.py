@@ -49,6 +49,7 @@ class Blobs:
         self._uploads: OrderedDict[tuple[str, str], bytearray] = OrderedDict()
         self._read: OrderedDict[str, bytes] = OrderedDict()
         self._unnamed: dict[str, float] = {}
+        self.bytes_since_sweep = 0
 
     def named(self, digests: Collection[str]) -> set[str]:
         """Add to these what came in lately and may be about to be named."""
@@ -80,6 +81,7 @@ class Blobs:
         whole = bytes(self._uploads.pop((session, digest)))
         await asyncio.get_running_loop().run_in_executor(self._thread, self._keep, digest, whole)
         self._unnamed[digest] = time.monotonic()
+        self.bytes_since_sweep += size
         return True
 
     def _keep(self, digest: str, data: bytes) -> None:

@@ -51,6 +51,9 @@ MAX_POLL = 5_000
 SNAPSHOT_AFTER = 4 * 2**20
 """Bytes of entries after which a snapshot is made, or twice the last snapshot's, if more."""
 
+SWEEP_AFTER = 256 * 2**20
+"""Bytes of large values after which those that nobody names are dropped."""
+
 SNAPSHOT_CHUNK = 2_000
 """Events in a chunk of a snapshot."""
 
@@ -251,11 +254,12 @@ class LedgerServer:
 
     def _compact_where_due(self) -> None:
         due = max(SNAPSHOT_AFTER, 2 * self._snapshot_bytes)
-        if self.commits.bytes_since_snapshot < due or not self.journal.durable:
+        is_due = self.journal.durable and self.commits.bytes_since_snapshot >= due
+        if not is_due and self.blobs.bytes_since_sweep < SWEEP_AFTER:
             return
-        if self._uncommitted or (self._compacting is not None and not self._compacting.done()):
-            return  # a later commit finds nothing on the way: the state is what is kept
-        self.commits.bytes_since_snapshot = 0
+        if self._compacting is not None and not self._compacting.done():
+            return
+        self.commits.bytes_since_snapshot = self.blobs.bytes_since_sweep = 0
         upto, events = self.ledger.revision, self.ledger.dump()
         blobs = self.blobs.named(self.ledger.records.blobs())
         self._compacting = asyncio.create_task(self._compact(upto, events, blobs))
@@ -270,11 +274,14 @@ class LedgerServer:
                     sizes.append(len(encoded))
                     yield encoded
 
-            self.journal.compact(upto, chunks())
+            if self.journal.durable:
+                self.journal.compact(upto, chunks())
             self.journal.keep_blobs(blobs)
             return sum(sizes)
 
         try:
+            # The state was ahead of the journal; a snapshot must not be.
+            await self.commits.reach(upto)
             loop = asyncio.get_running_loop()
             self._snapshot_bytes = await loop.run_in_executor(self._thread, compact)
         except DspexError as error:
