@@ -108,34 +108,33 @@ class SchedulerProcess(_Process):
     ----------
     journal : str or None
         None: a scheduler without the foundation.
-    options : sequence of str
-        More of the command line; those of the preload come last.
+    arguments : sequence of str
+        More options of the preload.
     """
 
     def __init__(
         self,
         journal: str | None = "memory",
         *,
-        options: Sequence[str] = (),
+        arguments: Sequence[str] = (),
         variables: Mapping[str, str] | None = None,
-        protocol: str = "tcp",
     ) -> None:
         super().__init__(variables)
         self._journal = journal
-        self._options = options
+        self._arguments = arguments
         self.port = free_port()
-        self.address = f"{protocol}://127.0.0.1:{self.port}"
+        self.address = f"tcp://127.0.0.1:{self.port}"
 
     def command(self) -> Sequence[str]:
         """What is started."""
         foundation = (
             []
             if self._journal is None
-            else ["--preload", "dspex.preload", "--dspex-journal", self._journal]
+            else ["--preload", "dspex.preload", "--dspex-journal", self._journal, *self._arguments]
         )
         return [
             *("scheduler", "--host", "127.0.0.1", "--port", str(self.port)),
-            *("--dashboard-address", "127.0.0.1:0", *self._options, *foundation),
+            *("--dashboard-address", "127.0.0.1:0", *foundation),
         ]
 
     def __enter__(self) -> SchedulerProcess:

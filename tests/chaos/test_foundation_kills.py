@@ -31,7 +31,7 @@ SOURCE = str(pathlib.Path(dspex.__file__).parents[1])
 
 @pytest.fixture
 def scheduler(tmp_path: pathlib.Path) -> Iterator[SchedulerProcess]:
-    with SchedulerProcess(f"sqlite:///{tmp_path}/journal.db", options=()) as scheduler:
+    with SchedulerProcess(f"sqlite:///{tmp_path}/journal.db") as scheduler:
         yield scheduler
 
 

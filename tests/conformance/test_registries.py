@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 
@@ -35,7 +36,9 @@ def local_caller(bridge: LoopBridge) -> Iterator[LedgerCaller]:
 
     async def opened() -> LedgerCaller:
         caller = await stack.enter_async_context(open_local())
-        await caller.read("status")  # after it the first renewal of the session is answered, too
+        opened_until = caller.lease_ends()
+        while caller.lease_ends() == opened_until:
+            await asyncio.sleep(0)  # its first renewal is on its way
         return caller
 
     yield bridge.run(opened())

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from typing import final
 
-from dspex.errors import InvalidRequestError, StateCorruptError
+from dspex.errors import InvalidRequestError, JournalCorruptError, StateCorruptError
 from dspex.foundation.ports import Journal
 
 __all__ = ["MAX_BLOB", "PIECE", "Blobs"]
@@ -104,6 +104,10 @@ class Blobs:
                     f"the large value {digest} is not in the journal {self._journal.url}; restore "
                     "the journal's blobs from a copy"
                 ) from None
+            except JournalCorruptError as error:
+                raise StateCorruptError(
+                    f"a large value is damaged: {error}; restore it from a copy, or put it again"
+                ) from error
             self._read[digest] = data
             while len(self._read) > _KEPT:
                 self._read.popitem(last=False)

@@ -277,17 +277,15 @@ class LedgerCaller:
             calls.append(Call(item.number, item.op, item.args))
         acked_below = next(iter(self._unanswered), self._next_number)
         try:
-            answer = await self._exchange.exchange(Request(session, acked_below, calls))
-        except UnavailableError as error:
+            # A transport may try for longer than anybody here wants to wait.
+            async with asyncio.timeout(max(item.deadline for item in items) - self.now()):
+                answer = await self._exchange.exchange(Request(session, acked_below, calls))
+        except DspexError as error:  # an answer, though it may be an OSError too
             for item in items:
                 self._done(item, error)
             return
         except (OSError, TimeoutError) as error:
             await self._again(items, error, session)
-            return
-        except DspexError as error:
-            for item in items:
-                self._done(item, error)
             return
         self._failures = 0
         refused = []

@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any, TypeVar, final
 
-from dspex.errors import UnavailableError
+from dspex.errors import DspexError, UnavailableError
 from dspex.foundation.ledger.wire import (
     DONE,
     Answer,
@@ -153,7 +153,7 @@ class Exchange:
             try:
                 return await work()
             except (OSError, TimeoutError) as error:
-                if isinstance(error, UnavailableError):
+                if isinstance(error, DspexError):  # an answer, though it is an OSError too
                     raise
                 if self.now() >= deadline:
                     raise UnavailableError(

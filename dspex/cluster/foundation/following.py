@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from typing import Any
 
 from dspex.cluster.foundation.exchange import Exchange, backoff
-from dspex.errors import UnavailableError
+from dspex.errors import DspexError
 from dspex.foundation.ledger.wire import Answer, Call, Request
 from dspex.foundation.ports import Change, Update
 from dspex.foundation.record import Record
@@ -59,7 +59,7 @@ async def _until_reached(exchange: Exchange, call: Call) -> Answer:
         try:
             return await exchange.exchange(Request(exchange.session, 0, [call]))
         except (OSError, TimeoutError) as error:
-            if isinstance(error, UnavailableError):
+            if isinstance(error, DspexError):
                 raise
             await backoff(failures)
             failures += 1
@@ -79,7 +79,7 @@ async def _polls(
         try:
             polled = await exchange.poll(after, identity, topics, tags, hold=HOLD)
         except (OSError, TimeoutError) as error:
-            if isinstance(error, UnavailableError):
+            if isinstance(error, DspexError):
                 raise
             await backoff(failures)
             failures += 1
