@@ -116,30 +116,32 @@ def test_a_scheduler_refuses_to_start_over_a_damaged_journal_unless_told(
 
 
 def test_metrics_and_health_are_served_beside_dasks_own(tmp_path: pathlib.Path) -> None:
-    with SchedulerProcess(f"sqlite:///{tmp_path}/journal.db") as scheduler:
-        with dspex.connect(scheduler.address) as foundation:
-            foundation.registry.register("k", 1)
-            address = dashboard(scheduler)
-            code, text = page(f"{address}/metrics")
-            assert code == 200
-            metrics = dict(
-                line.rsplit(" ", 1) for line in text.splitlines() if line.startswith("dspex_")
-            )
-            assert float(metrics["dspex_entries"]) == 1.0
-            assert float(metrics["dspex_journal_ok"]) == 1.0
-            assert float(metrics['dspex_calls_total{kind="records.commit"}']) == 1.0
-            assert float(metrics["dspex_journal_batches_total"]) >= 1.0
-            code, text = page(f"{address}/dspex/health")
-            assert (code, json.loads(text)["status"]) == (200, "ok")
-            # Another owner: what this scheduler says is worth nothing any more.
-            usurper = SqliteJournal(tmp_path / "journal.db", takeover=True)
-            usurper.open()
-            usurper.close()
-            with pytest.raises(ConnectionError):
-                foundation.registry.register("k2", 2)
-            code, text = page(f"{address}/dspex/health")
-            assert code == 503
-            assert "was taken over" in json.loads(text)["trouble"]
+    with (
+        SchedulerProcess(f"sqlite:///{tmp_path}/journal.db") as scheduler,
+        dspex.connect(scheduler.address) as foundation,
+    ):
+        foundation.registry.register("k", 1)
+        address = dashboard(scheduler)
+        code, text = page(f"{address}/metrics")
+        assert code == 200
+        metrics = dict(
+            line.rsplit(" ", 1) for line in text.splitlines() if line.startswith("dspex_")
+        )
+        assert float(metrics["dspex_entries"]) == 1.0
+        assert float(metrics["dspex_journal_ok"]) == 1.0
+        assert float(metrics['dspex_calls_total{kind="records.commit"}']) == 1.0
+        assert float(metrics["dspex_journal_batches_total"]) >= 1.0
+        code, text = page(f"{address}/dspex/health")
+        assert (code, json.loads(text)["status"]) == (200, "ok")
+        # Another owner: what this scheduler says is worth nothing any more.
+        usurper = SqliteJournal(tmp_path / "journal.db", takeover=True)
+        usurper.open()
+        usurper.close()
+        with pytest.raises(ConnectionError):
+            foundation.registry.register("k2", 2)
+        code, text = page(f"{address}/dspex/health")
+        assert code == 503
+        assert "was taken over" in json.loads(text)["trouble"]
 
 
 def test_the_audit_log_says_who_did_what() -> None:
