@@ -55,7 +55,7 @@ class RegistryConformance(OnLoop):
     ) -> Iterator[Callable[..., Registry]]:
         """Makes registries in a namespace of their own."""
         opened: list[Registry] = []
-        namespace = f"conformance-{next(_namespaces)}"
+        namespace = f"handle-{next(_namespaces)}"
 
         def make(*, asynchronous: bool = False, **options: Any) -> Registry:
             options = {"caller": caller, "namespace": namespace, **options}
