@@ -34,10 +34,11 @@ class Status(Mapping[str, Any]):
 
     def __repr__(self) -> str:
         journal = self["journal"]
+        copies = "1 copy" if journal["copies"] == 1 else f"{journal['copies']} copies"
         kept = "kept on disk" if journal["durable"] else "in memory only"
         lines = [
             f"Foundation, term {self['term']}, revision {self['revision']}",
-            f"  journal   {journal['url']} ({kept}, {journal['copies']} copies)",
+            f"  journal   {journal['url']} ({kept}, {copies})",
             f"  members   {len(self['members'])}",
         ]
         if journal["trouble"]:

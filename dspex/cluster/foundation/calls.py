@@ -119,7 +119,8 @@ class LedgerCaller:
         await asyncio.gather(*tasks, return_exceptions=True)
         self._fail_all(UnavailableError("the connection to the foundation was closed"))
         with suppress(OSError, DspexError, TimeoutError):
-            await asyncio.wait_for(self._exchange.ask("session.close", reason=reason), self._lease)
+            async with asyncio.timeout(self._lease):
+                await self._exchange.ask("session.close", reason=reason)
         self._exchange.close()
 
     def now(self) -> float:
@@ -181,7 +182,9 @@ class LedgerCaller:
             sent = self.now()
             session = self.session
             try:
-                await asyncio.wait_for(self._exchange.ask("session.renew"), max(1.0, self._lease))
+                # `asyncio.wait_for` of Python 3.11 swallows a cancellation that comes with a result.
+                async with asyncio.timeout(max(1.0, self._lease)):
+                    await self._exchange.ask("session.renew")
                 if session == self.session:
                     self._ends = sent + HOLDER_SHARE * self._lease
             except SessionExpiredError:
@@ -213,7 +216,8 @@ class LedgerCaller:
         item = self._item(op, args, 0)
         self._enqueue(item)
         try:
-            return await asyncio.wait_for(asyncio.shield(item.future), timeout)
+            async with asyncio.timeout(timeout):
+                return await asyncio.shield(item.future)
         except (TimeoutError, asyncio.CancelledError):
             if item.future.done():
                 return item.future.result()

@@ -221,6 +221,8 @@ class Foundation:
     async def _close(self) -> None:
         if not self._closed:
             self._closed = True
+            self.registry.close()
+            self.state_store.close()
             await self._closing.aclose()
 
     def __enter__(self) -> Foundation:

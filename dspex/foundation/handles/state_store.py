@@ -80,6 +80,10 @@ class StateStore:
         facts = self._caller.facts
         return f"<StateStore {self._collection[2:]!r}, journal {facts.get('url')}>"
 
+    def close(self) -> None:
+        """Let go of the copy; may be called twice."""
+        self._copy.close()
+
     # --- writing ---------------------------------------------------------------------------
 
     def put(
