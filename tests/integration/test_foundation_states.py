@@ -224,7 +224,7 @@ def test_states_survive_the_process_in_a_durable_journal(tmp_path: pathlib.Path)
 def test_tolerant_states_are_read_while_the_scheduler_is_away(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(handle, "MAX_STALENESS", 0.5)
+    monkeypatch.setattr(handle, "MAX_STALENESS", 3.0)
     with SchedulerProcess() as scheduler, dspex.connect(scheduler.address) as foundation:
         store = foundation.state_store
         store.put("tolerant", 1, consistency="eventual", partition_tolerance=True)
@@ -233,10 +233,10 @@ def test_tolerant_states_are_read_while_the_scheduler_is_away(
         wait_for(lambda: store.lookup("other", consistency="eventual").value == 2)
         foundation._caller._exchange.patience = 1.0  # type: ignore[attr-defined]
         scheduler.kill()
-        wait_for(lambda: store._copy.age > 0.5)
+        wait_for(lambda: store._copy.age > 3.0)
         state = store.lookup("tolerant")
         assert state.value == 1
-        assert state.age > 0.5
+        assert state.age > 3.0
         with pytest.raises(UnavailableError, match="partition_tolerance"):
             store.lookup("other", consistency="eventual")
         with pytest.raises(UnavailableError):
