@@ -7,6 +7,7 @@ Knows: the forms of URLs. Must not know: how any journal works.
 ``sqlite:///path``                     a file on the scheduler's disk; three slashes and a path
                                        that is relative or begins with ``~``, four: an absolute one
 ``etcd://host:port[,...][/prefix]``    an etcd cluster; one or several of its members
+``etcds://...``                        the same by TLS
 =====================================  =========================================================
 """
 
@@ -54,10 +55,10 @@ def open_journal(url: str, *, repair: bool = False) -> Journal:
     scheme, slashes, rest = url.partition("://")
     if scheme == "sqlite" and slashes:
         return SqliteJournal(_path(url, rest), repair=repair)
-    if scheme == "etcd" and rest:
+    if scheme in ("etcd", "etcds") and rest:
         from dspex.storage.journals.etcd import EtcdJournal
 
-        return EtcdJournal(url)
+        return EtcdJournal(url, repair=repair)
     raise InvalidArgumentError(f"no journal has such a URL; got {url!r}; {_REMEDY}")
 
 
