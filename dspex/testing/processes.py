@@ -15,8 +15,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import final
+from typing import Self, final
 
 __all__ = ["SchedulerProcess", "WorkerProcess", "free_port"]
 
@@ -61,6 +60,17 @@ class _Process:
                 env={**os.environ, **self._variables},
                 cwd=self._folder.name,
             )
+
+    def wait_until_up(self) -> None:
+        """Wait until it is of use; nothing to wait for unless a subclass says so."""
+
+    def __enter__(self) -> Self:
+        self.start()
+        self.wait_until_up()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
 
     @property
     def pid(self) -> int:
@@ -137,19 +147,6 @@ class SchedulerProcess(_Process):
             *("--dashboard-address", "127.0.0.1:0", *foundation),
         ]
 
-    def __enter__(self) -> SchedulerProcess:
-        self.start()
-        self.wait_until_up()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
     def wait_until_up(self) -> None:
         """Wait until it takes connections, which it does when it has recovered."""
         deadline = time.monotonic() + _UP_WITHIN
@@ -199,15 +196,3 @@ class WorkerProcess(_Process):
             *("worker", self._scheduler, "--nthreads", "1", "--no-dashboard", *nanny),
             *self._options,
         ]
-
-    def __enter__(self) -> WorkerProcess:
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
