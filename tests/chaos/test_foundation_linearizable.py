@@ -8,11 +8,13 @@ import pathlib
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 import pytest
 
 import dspex
+from dspex.testing.etcd import EtcdServers, needs_etcd
 from dspex.testing.histories import UNKNOWN, Operation, read_histories
 from dspex.testing.linearizability import check
 from dspex.testing.models import Register
@@ -72,10 +74,14 @@ CLIENT = textwrap.dedent("""
 
 
 def run_clients(
-    scheduler: SchedulerProcess, path: pathlib.Path, *, calls: int, kills: int
+    scheduler: SchedulerProcess,
+    path: pathlib.Path,
+    *,
+    calls: int,
+    kills: Sequence[Callable[[], object]],
 ) -> list[Operation]:
-    """Have clients call, and kill the scheduler in their midst; gives their history."""
-    every = calls // 20 // (kills + 1)
+    """Have clients call, and kill somebody in their midst; gives their history."""
+    every = calls // 20 // (len(kills) + 1)
     with ExitStack() as stack:
         clients = [
             stack.enter_context(
@@ -92,10 +98,10 @@ def run_clients(
             stack.callback(client.kill)
         leader = clients[0].stdout
         assert leader is not None
-        for _ in range(kills):
+        for kill in kills:
             for _ in range(every):
                 assert leader.readline()
-            scheduler.restart()
+            kill()
         for client in clients:
             client.communicate(timeout=100)
             assert client.returncode == 0
@@ -133,5 +139,30 @@ def test_histories_are_linearizable_over_kills_of_the_scheduler(
     tmp_path: pathlib.Path, calls: int, kills: int
 ) -> None:
     with SchedulerProcess(f"sqlite:///{tmp_path}/journal.db") as scheduler:
-        history = run_clients(scheduler, tmp_path / "history", calls=calls, kills=kills)
+        history = run_clients(
+            scheduler, tmp_path / "history", calls=calls, kills=[scheduler.restart] * kills
+        )
+    check_history(history, calls=calls)
+
+
+@needs_etcd
+@pytest.mark.parametrize(
+    ("calls", "rounds"), [(300, 1), pytest.param(2000, 4, marks=pytest.mark.slow)]
+)
+def test_histories_are_linearizable_over_kills_of_etcds_leader_and_of_the_scheduler(
+    tmp_path: pathlib.Path, calls: int, rounds: int
+) -> None:
+    with EtcdServers(3) as etcd, SchedulerProcess(etcd.url("mine")) as scheduler:
+
+        def kill_leader() -> None:
+            leader = etcd.leader()
+            etcd.kill(leader)
+            etcd.restart(leader)
+
+        history = run_clients(
+            scheduler,
+            tmp_path / "history",
+            calls=calls,
+            kills=[kill_leader, scheduler.restart] * rounds,
+        )
     check_history(history, calls=calls)
