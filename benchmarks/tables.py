@@ -39,6 +39,12 @@ BENCHMARKS = {
         "What a trial costs in the client and in the scheduler, how fast a log opens, what "
         "`import dspex` costs.",
     ),
+    "foundation": (
+        "The foundation",
+        "Registry, state store, leases and members on a scheduler that is a process of its own, "
+        "with a SQLite journal: what is on the disk is acknowledged, and not before. Strong "
+        "lookups take turns with a call of Dask that does nothing.",
+    ),
 }
 
 INTRODUCTION = """\
