@@ -29,7 +29,7 @@ from dspex.foundation.ports import Loaded
 from dspex.storage.journals.etcd_address import EtcdAddress
 from dspex.storage.journals.etcd_client import Client, delete, equals, get, put, unmoved
 from dspex.storage.journals.etcd_gateway import TIMEOUT, EtcdError, Gateway
-from dspex.storage.journals.etcd_owner import Claim, Claimant, read_identity
+from dspex.storage.journals.etcd_owner import Claim, Claimant
 from dspex.storage.journals.etcd_reading import Reader
 from dspex.storage.journals.etcd_repair import rebuild
 from dspex.storage.journals.etcd_values import (
@@ -269,7 +269,8 @@ class EtcdJournal:
     def _begin(self, client: Client, reader: Reader, writer: Writer) -> None:
         self._copies = client.voters()
         try:
-            self._read_identity(client, reader)
+            (items,) = client.transact([], [get(self._keys.identity)]).items
+            self._identity = reader.identity(items)
             if self._repair:
                 loaded = self.load()
                 for _ in (each for part in loaded[1:] for each in part):
@@ -282,12 +283,6 @@ class EtcdJournal:
             self._report(said if error.place in said else [error.place, *said])
             _, self._tail, _ = reader.ends()
         self._possible.clear()
-
-    def _read_identity(self, client: Client, reader: Reader) -> None:
-        try:
-            self._identity = read_identity(client.transact([], [get(self._keys.identity)]).items[0])
-        except ValueError as error:
-            raise reader.damaged(self._keys.identity, str(error)) from error
 
     def _report(self, lines: Sequence[str]) -> None:
         for line in lines:

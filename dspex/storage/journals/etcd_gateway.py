@@ -96,7 +96,8 @@ class Gateway:
                 raise EtcdError(
                     f"a journal in etcd needs a majority of its members; {self._address} gave no "
                     f"answer within {self._timeout:g} s ({trouble}); see whether they run and "
-                    "reach each other (etcdctl endpoint status --cluster)",
+                    "reach each other (etcdctl endpoint status --cluster), and speak TLS as the "
+                    "URL says (etcds://)",
                     passes=True,
                     reason="unreachable",
                 ) from trouble

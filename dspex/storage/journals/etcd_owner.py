@@ -27,11 +27,12 @@ from typing import NamedTuple, final
 from dspex.errors import JournalCorruptError, JournalError
 from dspex.storage.journals.etcd_client import Client, Item, Operation, get, put, unmoved
 from dspex.storage.journals.etcd_gateway import EtcdError
+from dspex.storage.journals.etcd_reading import Reader
 from dspex.storage.journals.etcd_tenure import Tenure, clock
-from dspex.storage.journals.etcd_values import FORMAT, Head, Keys, Tail, read_line, write_line
+from dspex.storage.journals.etcd_values import FORMAT, Head, Keys, Tail, write_line
 from dspex.storage.ownership import Owner, forget, hold, process_start, this_machine
 
-__all__ = ["Claim", "Claimant", "read_identity"]
+__all__ = ["Claim", "Claimant"]
 
 _POLL_SECONDS = 0.1
 
@@ -91,6 +92,7 @@ class Claimant:
     ) -> None:
         self._make_client = make_client
         self._client = make_client()
+        self._reader = Reader(self._client, keys, name)
         self._keys = keys
         self._name = name
         self._lease = lease
@@ -193,24 +195,27 @@ class Claimant:
             sent=sent,
             name=self._name,
         )
-        time.sleep(max(0.0, taken + quiet_after - clock()))
+        try:
+            time.sleep(max(0.0, taken + quiet_after - clock()))
+        except BaseException:
+            tenure.close()
+            raise
         return Claim(former + 1, token, tenure, self._repairs)
 
     def _former_term(self, term: list[Item], identity: list[Item], *, repair: bool) -> int:
         try:
-            read_identity(identity)
-            return read_term(term)
-        except ValueError as error:
-            if repair:
-                self._repairs = [str(error)]
-                # No count of openings reaches it.
-                return int(time.time())
-            raise JournalCorruptError(
-                f"a journal is read as it was written; {self._name} is damaged: {error}; nothing "
-                "was changed; restore it from a copy, or open it with repair=True to go on with "
-                "the rest",
-                place=str(error),
-            ) from error
+            self._reader.identity(identity)
+        except JournalCorruptError:
+            if not repair:  # who opens it looks at it again
+                raise
+        try:
+            return self._reader.term(term)
+        except JournalCorruptError as error:
+            if not repair:
+                raise
+            self._repairs = [error.place]
+            # No count of openings reaches it.
+            return int(time.time())
 
     def _new_journal(self) -> list[Operation]:
         return [
@@ -250,26 +255,3 @@ class Claimant:
             pid=owner.pid,
             since=owner.since,
         )
-
-
-def read_term(items: list[Item]) -> int:
-    """The term; raises ValueError where it is missing or damaged."""
-    if not items:
-        raise ValueError("the key of its term is missing")
-    try:
-        return int(read_line(items[0].value, 1)[0])
-    except ValueError as error:
-        raise ValueError(f"key {items[0].key}: {error}") from error
-
-
-def read_identity(items: list[Item]) -> str:
-    """The name of the history; raises ValueError where it is missing or damaged."""
-    if not items:
-        raise ValueError("the key of its identity is missing")
-    try:
-        form, identity = read_line(items[0].value, 2)
-        if form != FORMAT:
-            raise ValueError(f"it is of another form, {form}; this is {FORMAT}")
-    except ValueError as error:
-        raise ValueError(f"key {items[0].key}: {error}") from error
-    return identity

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from hashlib import sha256
-from typing import Any, final
+from typing import final
 
-from dspex.errors import JournalCorruptError
+from dspex.errors import JournalCorruptError, JournalError
 from dspex.storage.journals.etcd_client import Client, Item, get
 from dspex.storage.journals.etcd_values import (
+    FORMAT,
     Batch,
     Head,
     Keys,
@@ -53,19 +54,28 @@ class Reader:
         head, tail = answer.items
         return self.head(head), self.tail(tail), answer.revision
 
+    def term(self, items: list[Item]) -> int:
+        """The term, as it was read."""
+        return int(self._line(self._keys.term, items, 1)[0])
+
+    def identity(self, items: list[Item]) -> str:
+        """The name of this history, as it was read; JournalError where it is of another form."""
+        form, identity = self._line(self._keys.identity, items, 2)
+        if form != FORMAT:
+            raise JournalError(
+                f"this version of dspex reads journals of the form {FORMAT}; {self._name} is of "
+                f"the form {form}; use the version that wrote it, or another prefix"
+            )
+        return identity
+
     def head(self, items: list[Item]) -> Head:
         """The head, as it was read."""
-        try:
-            return Head.decode(items[0].value) if items else self._missing(self._keys.head)
-        except ValueError as error:
-            raise self.damaged(self._keys.head, str(error)) from error
+        upto, folder, total, checksum = self._line(self._keys.head, items, 4)
+        return Head(int(upto), folder, Pieces(int(total), int(checksum)))
 
     def tail(self, items: list[Item]) -> Tail:
         """The tail, as it was read."""
-        try:
-            return Tail.decode(items[0].value) if items else self._missing(self._keys.tail)
-        except ValueError as error:
-            raise self.damaged(self._keys.tail, str(error)) from error
+        return Tail(*map(int, self._line(self._keys.tail, items, 2)))
 
     def chunks(self, head: Head, revision: int) -> Iterator[bytes]:
         """The snapshot's chunks; raises JournalCorruptError where a damaged piece is reached."""
@@ -93,15 +103,15 @@ class Reader:
                 raise self.damaged(keys.tail, f"{item.key} lies after the end that it names")
             try:
                 batch, checksum = Batch.decode(item.value)
-                if item.key != keys.batch(batch.first):
-                    raise ValueError(f"it is another batch, from {batch.first} on")
-                if here is not None and batch.before != here.checksum:
-                    raise ValueError("it does not follow the batch before")
             except (ValueError, TypeError) as error:
                 raise self.damaged(item.key, str(error)) from error
+            if item.key != keys.batch(batch.first):
+                raise self.damaged(item.key, f"it is another batch, from {batch.first} on")
             if batch.first > upto + 1 if here is None else batch.first != here.last + 1:
-                last = upto if here is None else here.last
-                raise self.damaged(keys.batch(last + 1), "it is missing")
+                missing = upto + 1 if here is None else here.last + 1
+                raise self.damaged(keys.batch(missing), "it is missing")
+            if here is not None and batch.before != here.checksum:
+                raise self.damaged(item.key, "it does not follow the batch before")
             if batch.entries is None:
                 folder = f"{keys.parts}{batch.folder}/"
                 packed = b"".join(self._pieces(folder, batch.pieces, revision))
@@ -128,14 +138,11 @@ class Reader:
         answer = self._client.transact([], [get(key)])
         if not answer.items[0]:
             raise KeyError(digest)
-        try:
-            count, checksum = map(int, read_line(answer.items[0][0].value, 2))
-        except ValueError as error:
-            raise self.damaged(key, str(error), "write the value again") from error
+        pieces = Pieces(*map(int, self._line(key, answer.items[0], 2)))
         folder = f"{self._keys.blob_parts}{digest}/"
-        data = b"".join(self._pieces(folder, Pieces(count, checksum), answer.revision))
+        data = b"".join(self._pieces(folder, pieces, answer.revision))
         if sha256(data).hexdigest() != digest:
-            raise self.damaged(key, "its SHA-256 is not its name", "write the value again")
+            raise self.damaged(key, "its SHA-256 is not its name")
         return data
 
     def _pieces(self, folder: str, pieces: Pieces, revision: int) -> Iterator[bytes]:
@@ -154,13 +161,18 @@ class Reader:
         if (number, checksum) != pieces:
             raise self.damaged(f"{folder}{number:08}", "it is missing")
 
-    def _missing(self, key: str) -> Any:
-        raise self.damaged(key, "it is missing")
+    def _line(self, key: str, items: list[Item], count: int) -> list[str]:
+        if not items:
+            raise self.damaged(key, "it is missing")
+        try:
+            return read_line(items[0].value, count)
+        except ValueError as error:
+            raise self.damaged(key, str(error)) from error
 
-    def damaged(
-        self, key: str, why: str, remedy: str = "open it with repair=True to go on with the rest"
-    ) -> JournalCorruptError:
+    def damaged(self, key: str, why: str) -> JournalCorruptError:
         """Make the error for a value that is not as it was written."""
+        is_blob = key.startswith((self._keys.blobs, self._keys.blob_parts))
+        remedy = "write the value again" if is_blob else "open it with repair=True"
         return JournalCorruptError(
             f"a journal is read as it was written; {self._name} is damaged at key {key}: {why}; "
             f"nothing was changed; restore it from a copy, or {remedy}",

@@ -182,11 +182,6 @@ class Tail(NamedTuple):
         """As it is kept."""
         return write_line(self.last, self.checksum)
 
-    @classmethod
-    def decode(cls, value: bytes) -> Tail:
-        """Read; raises ValueError where it was changed."""
-        return cls(*map(int, read_line(value, 2)))
-
 
 class Head(NamedTuple):
     """What the snapshot covers, and where it lies.
@@ -204,12 +199,6 @@ class Head(NamedTuple):
     def encode(self) -> bytes:
         """As it is kept."""
         return write_line(self.upto, self.folder, *self.pieces)
-
-    @classmethod
-    def decode(cls, value: bytes) -> Head:
-        """Read; raises ValueError where it was changed."""
-        upto, folder, count, checksum = read_line(value, 4)
-        return cls(int(upto), folder, Pieces(int(count), int(checksum)))
 
 
 class Batch(NamedTuple):
