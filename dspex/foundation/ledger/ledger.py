@@ -130,7 +130,7 @@ class Ledger:
         turn.begin(now)
         for session in self.sessions.expire(now):
             turn.end_session(session, "its lease ran out")
-        self.members.judge(lambda session: self.sessions.silence(session, now), turn.emit)
+        self.members.judge(self.sessions.silence, turn.emit)
         self.records.expire(now, turn.emit)
         self.rates.expire(now)
         turn.settle()

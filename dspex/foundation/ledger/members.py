@@ -12,6 +12,9 @@ are used for.
                             draining                             │
     out of any of these: lost (silent for a lease, connection gone, process dead), left (in order)
 
+What is silent is not suspected while it is draining, and lost with its session. After a restart of
+the scheduler the members of the former one are suspected and never up again.
+
 A worker that joins again, after it was stopped or cut off, is another incarnation: a larger
 token, by which what the former one still sends is refused.
 """
@@ -77,6 +80,7 @@ class Members:
     def __init__(self) -> None:
         self._members: dict[str, _Member] = {}
         self._addresses: dict[str, str] = {}  # {session: address}
+        self._orphans: set[str] = set()  # sessions of members of a former scheduler
         self._former: deque[_Member] = deque(maxlen=_REMEMBERED)
 
     # --- reading ---------------------------------------------------------------------------
@@ -125,8 +129,20 @@ class Members:
         incarnation: Token,
         emit: Emit,
     ) -> None:
-        """Let a worker be up, as a new incarnation; the former one at its address is lost."""
+        """Let a worker be up, as a new incarnation; the former one at its address is lost.
+
+        Raises
+        ------
+        InvalidRequestError
+            Where the capacity is none, or the session is a member elsewhere.
+        """
         checked = _checked_capacity(capacity)
+        elsewhere = self._addresses.get(session, address)
+        if elsewhere != address:
+            raise InvalidRequestError(
+                f"a session is a member at one address; {session} is at {elsewhere!r}, and asked "
+                f"to join at {address!r}; leave first, or open another session"
+            )
         if self.session_at(address) is not None:
             self.lost(address, emit)
         emit(("member", address, incarnation, session, name, host, "up", checked))
@@ -142,7 +158,11 @@ class Members:
         for member in list(self._members.values()):
             if member.state == "up" and silence(member.session) > SUSPECTED_AFTER:
                 self._to(member.address, "suspected", emit)
-            elif member.state == "suspected" and silence(member.session) <= SUSPECTED_AFTER:
+            elif (
+                member.state == "suspected"
+                and member.session not in self._orphans
+                and silence(member.session) <= SUSPECTED_AFTER
+            ):
                 self._to(member.address, "up", emit)
 
     def drain(self, address: str, emit: Emit) -> None:
@@ -156,8 +176,21 @@ class Members:
             self._to(address, "draining", emit)
 
     def undrain(self, address: str, emit: Emit) -> None:
-        """Give it something new again."""
-        if self._known(address).state == "draining":
+        """Give it something new again.
+
+        Raises
+        ------
+        KeyNotFoundError
+        InvalidRequestError
+            Where it is on its way out.
+        """
+        member = self._known(address)
+        if member.session in self._orphans:
+            raise InvalidRequestError(
+                f"a worker of a former scheduler is given nothing new; {address!r} is one; wait "
+                "until it has joined again"
+            )
+        if member.state == "draining":
             self._to(address, "up", emit)
 
     def lost(self, address: str, emit: Emit) -> None:
@@ -180,7 +213,8 @@ class Members:
                 self._to(member.address, "lost", emit)
             elif member.state == "up":
                 self._to(member.address, "suspected", emit)
-        return set(self._addresses)
+        self._orphans = set(self._addresses)
+        return set(self._orphans)
 
     def _to(self, address: str, state: str, emit: Emit) -> None:
         emit(("member", *self._members[address]._replace(state=state)))
@@ -199,14 +233,18 @@ class Members:
         """Take what happened."""
         _, address, (term, n), session, name, host, state, capacity = event
         before = self._members.get(address)
-        assert state in TRANSITIONS[None if before is None else before.state] or (
-            before is not None and before.state == state
-        ), f"{address} cannot go from {before and before.state} to {state}"
+        assert state in TRANSITIONS[None if before is None else before.state], (
+            f"{address} cannot go from {before and before.state} to {state}"
+        )
+        assert before is None or before.incarnation in ((term, n), _NOBODY), (
+            f"{address} is of incarnation {before.incarnation}, not {(term, n)}"
+        )
         member = _Member(address, (term, n), session, name, host, state, capacity)
         if before is not None:
             self._addresses.pop(before.session, None)
         if state in ("lost", "left"):
             self._members.pop(address, None)
+            self._orphans.discard(session)
             self._former.append(member)
             return
         self._members[address] = member
@@ -228,6 +266,7 @@ class Members:
         assert self._addresses == {
             member.session: address for address, member in self._members.items() if member.session
         }
+        assert self._orphans <= self._addresses.keys()
         for member in self._members.values():
             assert member.state in TRANSITIONS
             assert (member.session == "") == (member.state == "joining")
