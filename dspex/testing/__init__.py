@@ -7,6 +7,8 @@ Knows: every room. Must not be known by: any of them.
 - `simulation`: a cluster in virtual time, with deaths, delays and crashes drawn from a seed
 - `registries`, `registry_handles`: what a backend of the registry keeps, and the registry on it
 - `backends`: a backend of the registry in memory, to test on and to read
+- `histories`, `models`, `linearizability`: what clients saw, written down by several processes, and
+  whether an atomic object could have shown it to them
 - `probe`: a program that hangs, crashes, exits or allocates as its params say
 - `leaks`: whether a block of code left processes or open files behind
 
