@@ -277,14 +277,16 @@ class Process:
         self.world.clock.after(0.25, self.poll)
 
     def send(self, call: Call, acked_below: int, answered: Reply) -> None:
-        # What a paused process wanted to say it says when it wakes.
-        if self.world.clock.now < self.paused_until:
-            self.world.clock.after(
-                self.paused_until - self.world.clock.now,
-                lambda: self.send(call, acked_below, answered),
-            )
-            return
         session, scheduler = self.session, self.world.scheduler
+        left = self.paused_until - self.world.clock.now
+        if left > 0:
+            # What a paused process wanted to say it says when it wakes, in the same session.
+            def later() -> None:
+                if session == self.session:
+                    self.send(call, acked_below, answered)
+
+            self.world.clock.after(left, later)
+            return
         self.world.deliver(
             lambda: scheduler.receive(
                 lambda: scheduler.handle(

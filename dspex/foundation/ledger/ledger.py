@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, final
 
-from dspex.errors import DspexError, InvalidRequestError
+from dspex.errors import DspexError, InvalidRequestError, SessionExpiredError
 from dspex.foundation.ledger.events import Event
 from dspex.foundation.ledger.ops import OPS, checked
 from dspex.foundation.ledger.performing import PERFORMERS
@@ -92,6 +92,11 @@ class Ledger:
             args = checked(call.op, call.number, call.args)
             if call.op not in PERFORMERS:
                 raise InvalidRequestError(f"{call.op} is not an op of the ledger")
+            if session in turn.orphans:
+                raise SessionExpiredError(
+                    "a worker joins a restarted scheduler as a new incarnation; nothing is done "
+                    f"for its former session {session}; open a new one"
+                )
             if OPS[call.op].changes:
                 assert call.number is not None
                 reply, is_pending = self._once(session, call.number, acked_below, call.op, args)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
-from dspex.errors import InvalidRequestError, SessionExpiredError
+from dspex.errors import InvalidRequestError
 from dspex.foundation.ledger.events import Token
 from dspex.foundation.ledger.turn import Turn
 from dspex.foundation.query import Query
@@ -27,11 +27,6 @@ def _session_open(turn: Turn, session: str, number: int, args: _Args) -> Any:
 
 
 def _session_renew(turn: Turn, session: str, number: int, args: _Args) -> Any:
-    if session in turn.orphans:
-        raise SessionExpiredError(
-            "a worker joins a restarted scheduler as a new incarnation; its former session is "
-            "not renewed; open a new one"
-        )
     turn.sessions.renew(session, turn.now)
     turn.depends = 0
     return turn.term
@@ -101,6 +96,8 @@ def _records_snapshot(turn: Turn, session: str, number: int, args: _Args) -> Any
 
 
 def _members_join(turn: Turn, session: str, number: int, args: _Args) -> Any:
+    if turn.sessions.kind(session) != "worker":
+        raise InvalidRequestError("a member joins with the session of a worker, not of a client")
     former = turn.members.session_at(args["address"])
     incarnation = turn.token()
     if former is not None and former != session:

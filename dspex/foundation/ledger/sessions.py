@@ -104,6 +104,11 @@ class Sessions:
         """Whether it is open."""
         return session in self._sessions
 
+    def kind(self, session: str) -> str | None:
+        """Of an open session: "client" or "worker"."""
+        found = self._sessions.get(session)
+        return None if found is None else found.facts.kind
+
     def stored(self, session: str, number: int) -> tuple[bool, Any] | None:
         """(whether it succeeded, the reply) of a call that was performed."""
         found = self._sessions.get(session)
