@@ -89,7 +89,7 @@ class Thief(ThreadingHTTPServer):
         self.kept: list[Any] = []
 
     def deliver(self) -> list[Any]:
-        return [self.etcd.ask(0, "/v3/kv/txn", body) for body in self.kept]
+        return [self.etcd.ask(0, path, body) for path, body in self.kept]
 
 
 class ThiefHandler(BaseHTTPRequestHandler):
@@ -100,10 +100,10 @@ class ThiefHandler(BaseHTTPRequestHandler):
         data = self.rfile.read(int(self.headers["Content-Length"]))
         body = json.loads(data)
         # The thread that renews the lease is left alone.
-        is_write = b"request_put" in data
+        is_write = self.path == "/v3/kv/put" or b"request_put" in data
         trick = self.server.tricks.pop(0) if is_write and self.server.tricks else ""
         if trick == "keep":
-            self.server.kept.append(body)
+            self.server.kept.append((self.path, body))
             self.close_connection = True
             return
         answer = json.dumps(self.server.etcd.ask(0, self.path, body)).encode()
@@ -139,7 +139,7 @@ def fail(journal: EtcdJournal, monkeypatch: pytest.MonkeyPatch, act: Callable[[]
     client = journal._client
     assert client is not None
     with monkeypatch.context() as patch:
-        patch.setattr(client._gateway, "_timeout", 0.0)
+        patch.setattr(client._gateway, "_timeout", 0.2)
         with pytest.raises(EtcdError, match="no answer"):
             act()
 
@@ -177,9 +177,10 @@ def test_a_batch_of_unknown_fate_that_grew_is_kept_once(
 ) -> None:
     journal = opened(by_thief)
     journal.append(1, [b"1"])
-    thief.tricks = [trick] * 2
+    thief.tricks = [trick] * 100
     fail(journal, monkeypatch, lambda: journal.append(2, [b"2", b"3"]))
     thief.tricks = []
+    assert bool(thief.kept) == (trick == "keep")
     journal.append(2, [b"2", b"3", b"4"])
     expected = [(n, b"%d" % n) for n in range(1, 5)]
     assert read_all(journal)[2] == expected
@@ -200,8 +201,9 @@ def test_entries_after_a_batch_that_did_not_arrive_are_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     journal = opened(by_thief)
-    thief.tricks = ["keep"] * 2
+    thief.tricks = ["keep"] * 100
     fail(journal, monkeypatch, lambda: journal.append(1, [b"1", b"2"]))
+    thief.tricks = []
     with pytest.raises(JournalError, match="got number 3 after 0"):
         journal.append(3, [b"3"])
     assert read_all(journal)[2] == []
@@ -214,10 +216,11 @@ def test_late_pieces_of_a_large_batch_meet_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     journal = opened(by_thief)
-    thief.tricks = ["", "keep", "keep"]
+    thief.tricks = ["", *["keep"] * 100]
     lost = [b"a" * PIECE, b"b" * PIECE]
     fail(journal, monkeypatch, lambda: journal.append(1, lost))
     thief.tricks = []
+    assert thief.kept
     kept = [*lost, b"c" * PIECE]
     journal.append(1, kept)
     thief.deliver()
@@ -280,17 +283,22 @@ def batch(first: int) -> str:
 
 DAMAGES = [
     # place, what is left of chunks and entries, how many batches go
-    ("term", 3, 7, 0),
-    ("identity", 3, 7, 0),
-    ("head", 0, 0, 4),
     ("tail", 3, 7, 0),
-    (batch(10), 3, 0, 4),
-    (batch(13), 3, 2, 3),
     (batch(14), 3, 3, 2),
-    (batch(16), 3, 5, 1),
-    (f"part/{13:020}/00000001", 3, 2, 3),
-    (f"snapshot/{10:020}/00000000", 0, 0, 4),
     (f"snapshot/{10:020}/00000002", 1, 0, 4),
+    *(
+        pytest.param(*damage, marks=pytest.mark.slow)
+        for damage in [
+            ("term", 3, 7, 0),
+            ("identity", 3, 7, 0),
+            ("head", 0, 0, 4),
+            (batch(10), 3, 0, 4),
+            (batch(13), 3, 2, 3),
+            (batch(16), 3, 5, 1),
+            (f"part/{13:020}/00000001", 3, 2, 3),
+            (f"snapshot/{10:020}/00000000", 0, 0, 4),
+        ]
+    ),
 ]
 
 
@@ -348,6 +356,21 @@ def test_damage_is_told_and_repaired(
     assert read_all(again) == (last + 1, [b"whole"], [])
 
 
+def test_a_batch_of_another_history_is_noticed(
+    filled: str, client: Client, keys: Keys, opened: Callable[..., EtcdJournal]
+) -> None:
+    other = opened(f"{filled}-other")
+    other.append(1, [b"another"] * 13)
+    other.append(14, ENTRIES[3:5])
+    other_keys = Keys(EtcdAddress.parse(other.url).prefix)
+    (item,) = client.transact([], [get(other_keys.batch(14))]).items[0]
+    client.transact([], [put(keys.batch(14), item.value)])
+    with pytest.raises(
+        JournalCorruptError, match=f"{keys.batch(14)}: it does not follow the batch before"
+    ):
+        read_all(opened(filled))
+
+
 def test_batches_that_were_swapped_are_noticed(
     filled: str, client: Client, keys: Keys, opened: Callable[..., EtcdJournal]
 ) -> None:
@@ -382,6 +405,7 @@ def test_a_whole_journal_that_is_repaired_stays_as_it_is(
     assert read_all(journal) == (10, CHUNKS, NUMBERED)
 
 
+@pytest.mark.slow
 def test_a_repair_that_ends_in_the_middle_is_made_again(
     filled: str,
     client: Client,
@@ -438,8 +462,8 @@ def test_a_damaged_large_value_is_told_and_healed_by_writing_it(
 
 
 def test_who_has_it_is_told(url: str, opened: Callable[..., EtcdJournal]) -> None:
-    owner = opened(url)
-    with pytest.raises(JournalError, match=r"belongs to process \d+ on .*lease of 3 s did not end"):
+    owner = opened(url, lease=1.0)
+    with pytest.raises(JournalError, match=r"belongs to process \d+ on .*lease of 1 s did not end"):
         opened(url)
     new = opened(url, takeover=True)
     with pytest.raises(JournalFencedError, match=r"which had term 1, by process \d+ on"):
@@ -578,6 +602,7 @@ def test_two_journals_know_nothing_of_each_other(
     assert one.identity != inner.identity
 
 
+@pytest.mark.slow
 def test_reading_goes_on_after_a_snapshot_and_is_told_after_two(
     url: str, opened: Callable[..., EtcdJournal]
 ) -> None:
@@ -642,6 +667,7 @@ def certificates(folder: Path) -> tuple[Path, Path, Path]:
     return paths
 
 
+@pytest.mark.slow
 def test_members_are_spoken_to_by_tls(
     tmp_path: Path, opened: Callable[..., EtcdJournal], monkeypatch: pytest.MonkeyPatch
 ) -> None:

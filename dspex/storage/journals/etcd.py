@@ -227,16 +227,17 @@ class EtcdJournal:
         before = answer.items[0][0].modified
         folder = f"{upto:020}-{uuid.uuid4().hex}"
         place = f"{keys.snapshots}{folder}/"
-        is_before = [unmoved(keys.head, before)]
         try:
-            pieces = writer.write_pieces(place, pack_chunks(snapshot), when=is_before)
+            pieces = writer.write_pieces(place, pack_chunks(snapshot))
         except BaseException:
             with suppress(JournalError):
                 writer.write([delete(place, after(place))])
             raise
         made = Head(upto, folder, pieces)
         answer = writer.write(
-            [put(keys.head, made.encode())], when=is_before, otherwise=[get(keys.head)]
+            [put(keys.head, made.encode())],
+            when=[unmoved(keys.head, before)],
+            otherwise=[get(keys.head)],
         )
         if not answer.succeeded and reader.head(answer.items[0]) != made:
             raise writer.went_back()

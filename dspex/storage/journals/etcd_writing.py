@@ -1,10 +1,13 @@
-"""How the owner writes into etcd: every transaction compares the term.
+"""How the owner writes into etcd: what changes the journal is a transaction that compares the term.
 
 Knows: terms, pieces. Must not know: what entries mean, who may own a journal.
 
 A request whose answer was lost may be performed late, even after others that came later. So that
-this does no harm each write also names what it builds on, the tail or the head, or is the same
+this does no harm a transaction also names what it builds on, the tail or the head, or is the same
 however often it is performed.
+
+Pieces are put without any condition: they lie where nobody else writes, or the same, and are
+nothing until a transaction names them; those that none names go with the next sweep.
 """
 
 from __future__ import annotations
@@ -90,20 +93,23 @@ class Writer:
             raise self.fenced(owner)
         return answer._replace(items=found)
 
-    def write_pieces(
-        self, folder: str, stream: Iterable[bytes], *, when: Sequence[Condition] = ()
-    ) -> Pieces:
+    def write_pieces(self, folder: str, stream: Iterable[bytes]) -> Pieces:
         """Write a stream as pieces, which nothing names yet."""
         count = checksum = 0
         for piece in cut(stream):
             value, checksum = sealed(piece, checksum)
-            self.demand([put(f"{folder}{count:08}", value)], when=when)
+            self._client.put(f"{folder}{count:08}", value)
             count += 1
         return Pieces(count, checksum)
 
-    def demand(self, operations: Sequence[Operation], *, when: Sequence[Condition] = ()) -> None:
-        """Perform operations that nobody else's doing can keep from being performed."""
-        if not self.write(operations, when=when).succeeded:
+    def demand(self, operations: Sequence[Operation]) -> None:
+        """Perform operations, with no condition but the term.
+
+        Raises
+        ------
+        JournalFencedError
+        """
+        if not self.write(operations).succeeded:
             raise self.went_back()
 
     def put_blob(self, digest: str, data: bytes) -> None:
