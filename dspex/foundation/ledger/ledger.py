@@ -10,6 +10,7 @@ one entry of the journal, numbered by the ledger's revision. What a reply tells 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, final
 
@@ -18,7 +19,7 @@ from dspex.foundation.ledger.events import Event
 from dspex.foundation.ledger.ops import OPS, checked
 from dspex.foundation.ledger.performing import PERFORMERS
 from dspex.foundation.ledger.turn import Turn
-from dspex.foundation.ledger.wire import Call, rebuilt_error
+from dspex.foundation.ledger.wire import Call, error_payload, rebuilt_error
 
 __all__ = ["Ledger", "Step"]
 
@@ -67,6 +68,7 @@ class Ledger:
 
     def __init__(self, *, term: int) -> None:
         self.term = term
+        self._ticked = -math.inf
         self._turn = turn = Turn(term)
         self.sessions = turn.sessions
         self.members = turn.members
@@ -107,6 +109,9 @@ class Ledger:
         except DspexError as error:
             assert not turn.events, "a call is refused before anything has happened"
             reply = error
+        except RecursionError:
+            assert not turn.events
+            reply = InvalidRequestError(f"what {call.op:.80} was given is nested too deep")
         return self._end(reply, is_pending)
 
     def _once(
@@ -119,7 +124,11 @@ class Ledger:
             return _reply(stored), False
         if (session, number) in turn.waiting:
             return None, True
-        reply = PERFORMERS[op](turn, session, number, args)
+        try:
+            reply = PERFORMERS[op](turn, session, number, args)
+        except DspexError as error:
+            self.sessions.remember(session, number, is_ok=False, payload=error_payload(error))
+            raise
         if reply is None:
             turn.waiting.add((session, number))
             turn.settle()
@@ -127,6 +136,8 @@ class Ledger:
             return (None, True) if stored is None else (_reply(stored), False)
         if turn.events:
             turn.emit(("reply", session, number, True, reply))
+        else:
+            self.sessions.remember(session, number, is_ok=True, payload=reply)
         return reply, False
 
     def tick(self, now: float) -> Step:
@@ -136,7 +147,9 @@ class Ledger:
         for session in self.sessions.expire(now):
             turn.end_session(session, "its lease ran out")
         self.members.judge(self.sessions.silence, turn.emit)
-        self.records.expire(now, turn.emit)
+        # As with sessions: what had arrived by the tick before was handled since.
+        self.records.expire(self._ticked, turn.emit)
+        self._ticked = now
         self.rates.expire(now)
         turn.settle()
         return self._end(None, False)
@@ -169,6 +182,10 @@ class Ledger:
         for tenant, limits in quotas.items():
             self.resources.set_quota(tenant, limits, self._turn.emit)
         self._turn.settle()
+        return self._end(None, False)
+
+    def interrupted(self) -> Step:
+        """After a step that an error of ours cut off: what had happened in it is told."""
         return self._end(None, False)
 
     def _end(self, reply: Any, is_pending: bool) -> Step:

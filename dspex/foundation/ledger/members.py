@@ -136,16 +136,25 @@ class Members:
         InvalidRequestError
             Where the capacity is none, or the session is a member elsewhere.
         """
-        checked = _checked_capacity(capacity)
+        checked = self.checked(address, session, capacity)
+        if self.session_at(address) is not None:
+            self.lost(address, emit)
+        emit(("member", address, incarnation, session, name, host, "up", checked))
+
+    def checked(self, address: str, session: str, capacity: Mapping[str, Any]) -> dict[str, Any]:
+        """The capacity with which a session may join at an address.
+
+        Raises
+        ------
+        InvalidRequestError
+        """
         elsewhere = self._addresses.get(session, address)
         if elsewhere != address:
             raise InvalidRequestError(
                 f"a session is a member at one address; {session} is at {elsewhere!r}, and asked "
                 f"to join at {address!r}; leave first, or open another session"
             )
-        if self.session_at(address) is not None:
-            self.lost(address, emit)
-        emit(("member", address, incarnation, session, name, host, "up", checked))
+        return _checked_capacity(capacity)
 
     def judge(self, silence: Callable[[str], float], emit: Emit) -> None:
         """Suspect the silent, and trust again who was heard of.

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
-from dspex.errors import InvalidRequestError
+from dspex.errors import InvalidRequestError, LeaseExpiredError
 from dspex.foundation.ledger.events import Token
 from dspex.foundation.ledger.turn import Turn
+from dspex.foundation.ledger.wire import error_payload
 from dspex.foundation.query import Query
 
 __all__ = ["PERFORMERS"]
@@ -98,12 +99,18 @@ def _records_snapshot(turn: Turn, session: str, number: int, args: _Args) -> Any
 def _members_join(turn: Turn, session: str, number: int, args: _Args) -> Any:
     if turn.sessions.kind(session) != "worker":
         raise InvalidRequestError("a member joins with the session of a worker, not of a client")
-    former = turn.members.session_at(args["address"])
+    address = args["address"]
+    # Before the former one ends, or a refusal would have cost it its place.
+    turn.members.checked(address, session, args["capacity"])
+    former = turn.members.session_at(address)
     incarnation = turn.token()
-    if former is not None and former != session:
+    if former == session:
+        turn.members.lost(address, turn.emit)
+        turn.end_worker(address)
+    elif former is not None:
         turn.end_session(former, "a new incarnation joined")
     turn.members.join(
-        args["address"],
+        address,
         session,
         args["name"],
         args["host"],
@@ -120,6 +127,7 @@ def _members_leave(turn: Turn, session: str, number: int, args: _Args) -> Any:
     if address is not None:
         turn.members.left(address, turn.emit)
         turn.end_worker(address)
+        turn.settle()
     return True
 
 
@@ -221,12 +229,15 @@ def _rates_change(turn: Turn, session: str, number: int, args: _Args) -> Any:
 
 def _call_cancel(turn: Turn, session: str, number: int, args: _Args) -> Any:
     call = (session, args["number"])
-    if call in turn.waiting:
+    if turn.sessions.stored(*call) is not None:
+        _give_back(turn, *call)
+    else:
+        # It may be on its way still, or come once more.
+        withdrawn = LeaseExpiredError(f"call {args['number']} was withdrawn; make another")
+        turn.sessions.remember(*call, is_ok=False, payload=error_payload(withdrawn))
         turn.waiting.discard(call)
         turn.resources.cancel(*call)
         turn.locks.cancel(*call)
-    else:
-        _give_back(turn, *call)
     turn.settle()
     return True
 

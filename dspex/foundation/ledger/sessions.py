@@ -16,7 +16,9 @@ that is on its way.
 
 Replies are kept by the numbers of the calls, so that a repeated call is answered and not performed
 again (RIFL: Lee et al., "Implementing linearizability at large scale and low latency", SOSP 2015),
-until the session says that it has them.
+until the session says that it has them. A refusal and a reply of a call that changed nothing are
+kept too, or a late copy could take effect after its sender heard that it did not; but in memory
+only, because no copy outlives the scheduler to which it was sent.
 """
 
 from __future__ import annotations
@@ -197,12 +199,21 @@ class Sessions:
                 f"the reply to call {number} was acknowledged, so it is not kept; the session "
                 f"acknowledged all below {found.acked_below}"
             )
-        if number not in found.replies and len(found.replies) >= _MAX_UNACKED:
-            raise InvalidRequestError(
-                f"a session leaves at most {_MAX_UNACKED:,} replies unacknowledged; send "
-                "acked_below with each request"
-            )
+        _refuse_many(found, number)
         return found.replies.get(number)
+
+    def remember(self, session: str, number: int, *, is_ok: bool, payload: Any) -> None:
+        """Keep the reply to a call that changed nothing, so that a late copy changes nothing.
+
+        Raises
+        ------
+        InvalidRequestError
+            Where the session leaves too many unacknowledged.
+        """
+        found = self._sessions.get(session)
+        if found is not None and number >= found.acked_below:
+            _refuse_many(found, number)
+            found.replies[number] = (is_ok, payload)
 
     def close(self, session: str, reason: str, emit: Emit) -> None:
         """End a session, if it is open."""
@@ -221,9 +232,16 @@ class Sessions:
         is_late = now - self._last_tick > _LATE
         if is_late:
             self._stood_still += now - self._last_tick - TICK
+            running = now - self._stood_still
             for session in self._sessions.values():
                 # What was heard of in between was stamped by a clock that had not stood still yet.
-                session.renewed = min(session.renewed, now - self._stood_still)
+                session.renewed = min(session.renewed, running)
+            # The same of those that were opened in between.
+            self._due = [
+                (session.renewed + session.facts.lease, name)
+                for name, session in self._sessions.items()
+            ]
+            heapq.heapify(self._due)
         self._last_tick = now
         if is_late:
             return []
@@ -302,3 +320,11 @@ class Sessions:
         assert not self._gone.keys() & self._sessions.keys()
         assert {name for _, name in self._due} >= self._sessions.keys()
         assert len(self._gone) <= _REMEMBERED
+
+
+def _refuse_many(session: _Session, number: int) -> None:
+    if number not in session.replies and len(session.replies) >= _MAX_UNACKED:
+        raise InvalidRequestError(
+            f"a session leaves at most {_MAX_UNACKED:,} replies unacknowledged; send "
+            "acked_below with each request"
+        )
