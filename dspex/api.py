@@ -5,25 +5,22 @@ Knows: every room's entrance. Must not know: how any of them does its work.
 
 from __future__ import annotations
 
-import contextlib
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, final
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dspex.arguments import finite, observers, several_params, transient, whole
-from dspex.cluster.inside import is_inside_task
+from dspex.arguments import finite, lease_request, observers, several_params, transient, whole
 from dspex.cluster.units import parse_bytes, parse_seconds
+from dspex.cluster.where import Where
 from dspex.engine.engine import Engine
-from dspex.engine.ports import Executor, Job, Notice, Observer, StudyStarted
+from dspex.engine.ports import Job, Observer, StudyStarted
 from dspex.engine.settings import REPRODUCIBLE_K, Settings, block_size
 from dspex.errors import AllTrialsFailedError, InvalidArgumentError
 from dspex.execution.audience import Audience
 from dspex.execution.driver import Driver
-from dspex.execution.inprocess import InProcessExecutor
 from dspex.monitoring import LogObserver, make_progress
 from dspex.programs import Prepared, build
 from dspex.results.opening import Resume, circumstances, kept_strategy, open_study
@@ -56,6 +53,9 @@ def optimize(
     cluster: Any = None,
     cluster_nodes: int | None = None,
     parallel_evaluations: int | None = None,
+    resources: Mapping[str, Any] | None = None,
+    tenant: str | None = None,
+    priority: int = 0,
     trial_timeout: float | str | None = None,
     memory_limit: int | str | None = None,
     isolation: Literal["process", "thread"] = "process",
@@ -119,6 +119,15 @@ def optimize(
     parallel_evaluations : int, optional
         Trials suggested and not yet told, at most: k. Default: two per slot, more for very short
         trials; 16 where the study is reproducible.
+    resources : dict, optional
+        What each evaluation needs, on one worker: ``{"cpu_cores": 2, "memory_gb": 4}``, also
+        "gpus" and "labels". It runs on a lease of the cluster's foundation (`connect`), which is
+        installed where it is not there yet; a study whose leases others hold waits. An embedded
+        cluster gets workers that fit, and more than the machine has is refused.
+    tenant : str, optional
+        Whose quota the leases count against; without `resources` one core for each evaluation.
+    priority : int
+        Larger comes first among requests for leases that wait.
     trial_timeout : float or str, optional
         Seconds that the evaluations of one trial may take in sum; past it they are killed.
     memory_limit : int or str, optional
@@ -163,6 +172,8 @@ def optimize(
         When the study's log cannot be opened, or is another study's.
     ClusterUnreachableError, NoWorkersError, VersionMismatchError, ClusterLostError
         When the cluster cannot be used. What was recorded is kept.
+    UnsatisfiableRequestError, QuotaExceededError
+        When no worker, however idle, could give the `resources`, or the tenant's quota never will.
 
     Examples
     --------
@@ -187,7 +198,8 @@ def optimize(
             f"{2 + len(misplaced)} positional arguments; pass (X, y) as one tuple: "
             "dspex.optimize(program, (X, y), ...)"
         )
-    where = _Where.checked(distributed, cluster, cluster_nodes)
+    request = lease_request(resources, tenant, priority)
+    where = Where.checked(distributed, cluster, cluster_nodes, request)
     _check_isolation(isolation, trial_timeout, memory_limit)
     if trials is not None:
         trials = whole("trials", trials, least=1)
@@ -259,7 +271,7 @@ def optimize(
     state, root_seed = opened.state, opened.head["seed"]
     audience = _audience(callbacks, progress)
     if trials is not None and len(state) >= trials and not state.unfinished().size:
-        where = _Where(distributed=False, cluster=None, cluster_nodes=None)  # nothing is left to do
+        where = Where(distributed=False)  # nothing is left to do
     try:
         chosen.begin(
             prepared.space, objectives=len(prepared.goal.objectives), seed=root_seed, trials=trials
@@ -273,7 +285,10 @@ def optimize(
             memory_limit=limit_bytes,
             retry_on=retry_on,
         )
-        with where.executor(audience, session_timeout) as executor:
+        # Of these trials each runs as many evaluations at once as it has folds.
+        at_once = min((n for n in (k, trials) if n is not None), default=None)
+        most = None if at_once is None else at_once * prepared.folds
+        with where.executor(audience, session_timeout, most) as executor:
             capacity = executor.open(job)
             audience(
                 StudyStarted(
@@ -320,54 +335,6 @@ def optimize(
 
 
 # --- the parts of optimize -----------------------------------------------------------------
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class _Where:
-    """Where evaluations run."""
-
-    distributed: bool
-    cluster: Any
-    cluster_nodes: int | None
-
-    @classmethod
-    def checked(cls, distributed: bool | None, cluster: Any, nodes: int | None) -> _Where:
-        if distributed is None:
-            distributed = not is_inside_task()
-        if not distributed and (cluster is not None or nodes is not None):
-            given = f"cluster={cluster!r}" if cluster is not None else f"cluster_nodes={nodes}"
-            raise InvalidArgumentError(
-                f"without Dask there is no cluster; got {given} and distributed=False (the "
-                "default inside a Dask task); drop one of them"
-            )
-        if nodes is not None and nodes < 1:
-            raise InvalidArgumentError(f"cluster_nodes is at least 1; got {nodes!r}")
-        return cls(distributed, cluster, nodes)
-
-    @contextlib.contextmanager
-    def executor(self, audience: Audience, timeout: float | None) -> Iterator[Executor]:
-        if not self.distributed:
-            here = InProcessExecutor()
-            try:
-                yield here
-            finally:
-                here.close()
-            return
-
-        def notify(message: str) -> None:
-            audience(Notice(message=message))
-
-        from dspex.cluster import DaskExecutor, connect_cluster
-
-        with connect_cluster(
-            self.cluster, cluster_nodes=self.cluster_nodes, timeout=timeout, notify=notify
-        ) as connected:
-            executor = DaskExecutor(connected.client, max_workers=connected.max_workers)
-            try:
-                yield executor
-            finally:
-                executor.close()
 
 
 def _check_isolation(isolation: str, trial_timeout: object, memory_limit: object) -> None:

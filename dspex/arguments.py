@@ -11,9 +11,14 @@ from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any
 
+from dspex.cluster.admission import LeaseRequest
 from dspex.errors import InvalidArgumentError
 
-__all__ = ["finite", "observers", "several_params", "transient", "whole"]
+__all__ = ["finite", "lease_request", "observers", "several_params", "transient", "whole"]
+
+_RESOURCES = ("cpu_cores", "memory_gb", "gpus", "labels")
+_LONGEST = 512
+_MOST = 1_000_000
 
 
 def whole(name: str, value: Any, *, least: int | None = None, instead: str = "None") -> int:
@@ -91,3 +96,71 @@ def transient(retry_on: Any) -> tuple[type[BaseException], ...]:
                 f"retry_on is a list of exception classes, such as [ConnectionError]; got {each!r}"
             )
     return given
+
+
+def lease_request(resources: Any, tenant: Any, priority: Any) -> LeaseRequest | None:
+    """What each evaluation needs a lease of; None where no leases are wanted.
+
+    Examples
+    --------
+    >>> print(lease_request({"cpu_cores": 2, "memory_gb": 4}, None, 0))
+    2 cpu_cores, 4 memory_gb
+    """
+    priority = whole("priority", priority, instead="")
+    if abs(priority) > _MOST:
+        raise InvalidArgumentError(
+            f"priority is a whole number from {-_MOST:,} to {_MOST:,}; got {priority}"
+        )
+    if resources is None and tenant is None:
+        if priority:
+            raise InvalidArgumentError(
+                "priority orders requests for leases, which a study makes with resources= or "
+                f"tenant=; got priority={priority} and neither; pass one, or drop it"
+            )
+        return None
+    if tenant is not None and not _is_name(tenant):
+        raise InvalidArgumentError(
+            f"tenant is a name of 1 to {_LONGEST} printable characters, or None; got {tenant!r}"
+        )
+    if resources is None:
+        return LeaseRequest(tenant=tenant, priority=priority, is_sized=False)
+    if not isinstance(resources, Mapping) or not 0 < len(resources.keys() & set(_RESOURCES)) == len(
+        resources
+    ):
+        raise InvalidArgumentError(
+            f"resources is a dict with some of {', '.join(_RESOURCES)}, such as "
+            f'{{"cpu_cores": 2, "memory_gb": 4}}; got {resources!r}'
+        )
+    return LeaseRequest(
+        cpu_cores=_amount("cpu_cores", resources, 1.0),
+        memory_gb=_amount("memory_gb", resources, 0.0),
+        gpus=_amount("gpus", resources, 0.0),
+        labels=_labels(resources.get("labels", ())),
+        tenant=tenant,
+        priority=priority,
+    )
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= _LONGEST and value.isprintable()
+
+
+def _amount(name: str, resources: Mapping[str, Any], default: float) -> float:
+    if name not in resources:
+        return default
+    value: Any = resources[name]
+    if not isinstance(value, bool) and isinstance(value, Real) and 0 < float(value) < _MOST:
+        return float(value)
+    raise InvalidArgumentError(
+        f"{name} of resources is a number above 0 and below {_MOST:,}; got {value!r}; leave out "
+        "what an evaluation does not need"
+    )
+
+
+def _labels(labels: Any) -> tuple[str, ...]:
+    given = [labels] if isinstance(labels, str) else labels
+    if not isinstance(given, list | tuple | set | frozenset) or not all(map(_is_name, given)):
+        raise InvalidArgumentError(
+            f'labels of resources is a list of names, such as ["fast-disk"]; got {labels!r}'
+        )
+    return tuple(sorted(given))

@@ -19,7 +19,8 @@ from distributed import Client, Security
 from distributed.comm.core import connect
 from distributed.deploy.cluster import Cluster
 
-from dspex.cluster.embedded import start_embedded_cluster
+from dspex.cluster.admission import LeaseRequest
+from dspex.cluster.embedded import shape_for, start_embedded_cluster
 from dspex.errors import (
     ClusterUnreachableError,
     InvalidArgumentError,
@@ -71,6 +72,7 @@ def connect_cluster(
     cluster_nodes: int | None = None,
     timeout: float | None = None,
     notify: Callable[[str], object] = lambda message: None,
+    request: LeaseRequest | None = None,
 ) -> Iterator[Connection]:
     """Connect to a cluster, or start an embedded one; undo at the end what was done here.
 
@@ -85,6 +87,8 @@ def connect_cluster(
         Seconds to wait for ``cluster_nodes`` workers.
     notify : callable
         Told in one line what is being waited for.
+    request : LeaseRequest, optional
+        What the workers of an embedded cluster must be able to give.
 
     Raises
     ------
@@ -109,7 +113,8 @@ def connect_cluster(
         )
     given = cluster if cluster is not None else current_client()
     if given is None:
-        with start_embedded_cluster(cluster_nodes) as embedded, new_client(embedded) as client:
+        shape = shape_for(request, cluster_nodes)
+        with start_embedded_cluster(shape) as embedded, new_client(embedded) as client:
             yield Connection(client=client, max_workers=None, is_embedded=True)
         return
     if isinstance(given, Client):

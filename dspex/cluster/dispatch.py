@@ -76,6 +76,7 @@ class Dispatcher:
         self._waiting: list[tuple[Key, int, Evaluation]] = []
         self._suspects: set[Key] = set()
         self._slots: dict[str, int] = {}
+        self._threads: Mapping[str, int] = {}
         self._in_hand: dict[str, int] = {}
         self._added = 0
         self._chunks_made = 0
@@ -95,9 +96,31 @@ class Dispatcher:
         """How many workers may be given work."""
         return len(self._slots)
 
-    def set_workers(self, slots: Mapping[str, int]) -> None:
-        """Say which workers may be given work, and how much each runs at once."""
+    @property
+    def in_hand(self) -> dict[str, int]:
+        """{worker: how many chunks it has}."""
+        return dict(self._in_hand)
+
+    def set_workers(
+        self, slots: Mapping[str, int], threads: Mapping[str, int] | None = None
+    ) -> None:
+        """Say which workers may be given work, and how much each may run at once.
+
+        Where that is less than its threads, which would run whatever it has, it gets no more.
+        """
         self._slots = dict(slots)
+        self._threads = slots if threads is None else threads
+
+    def beyond(self, held: Mapping[str, int]) -> list[Chunk]:
+        """The newest chunks of workers that run more than so many at once."""
+        newest: list[Chunk] = []
+        left = {worker: count - held.get(worker, 0) for worker, count in self._in_hand.items()}
+        for chunk in sorted(self.chunks.values(), key=lambda each: -each.number):
+            worker = chunk.worker
+            if left[worker] > 0 and held.get(worker, 0) < self._threads.get(worker, 1):
+                left[worker] -= 1
+                newest.append(chunk)
+        return newest
 
     def add(self, evaluations: Iterable[Evaluation]) -> None:
         """Queue evaluations."""
@@ -131,7 +154,7 @@ class Dispatcher:
     def assign(self, ready: Collection[str], avoided: Collection[str] = ()) -> list[Chunk]:
         """Give waiting evaluations to those of the workers that are ready for them."""
         room = {
-            worker: (slots, self._depth(slots) - self._in_hand.get(worker, 0))
+            worker: (slots, self._depth(worker, slots) - self._in_hand.get(worker, 0))
             for worker, slots in self._slots.items()
             if worker in ready
         }
@@ -150,7 +173,7 @@ class Dispatcher:
             made.append(self._make_chunk(worker, free))
             free -= 1
             held = self._in_hand[worker]
-            if held < self._depth(slots):
+            if held < self._depth(worker, slots):
                 heapq.heappush(order, (is_avoided, held / slots, place, worker))
         return made
 
@@ -219,12 +242,12 @@ class Dispatcher:
         by_share = math.ceil(len(self._waiting) / free)
         return max(1, min(MOST_PER_CHUNK, by_time, by_share))
 
-    def _depth(self, slots: int) -> int:
+    def _depth(self, worker: str, slots: int) -> int:
         """How many chunks a worker may have in hand.
 
         One more per slot hides the way there and back; where evaluations are long it would only
         make the next one wait behind them while a slot elsewhere falls idle.
         """
-        if self.seconds is None:
+        if self.seconds is None or slots < self._threads.get(worker, slots):
             return slots
         return slots + round(slots * min(1.0, SHORT_SECONDS / max(self.seconds, 1e-9)))

@@ -17,6 +17,7 @@ that there is no moment in which one could be hit while it starts.
 from __future__ import annotations
 
 import logging
+import math
 import multiprocessing.process
 import multiprocessing.resource_tracker
 import multiprocessing.spawn
@@ -26,14 +27,16 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import Any, TypeVar, final
+from typing import Any, Literal, NamedTuple, TypeVar, final
 
 from dask.system import CPU_COUNT
 from distributed import LocalCluster, Nanny
+from distributed.system import MEMORY_LIMIT
 
+from dspex.cluster.admission import LeaseRequest
 from dspex.errors import ClusterError, InvalidArgumentError
 
-__all__ = ["UnguardedNanny", "start_embedded_cluster"]
+__all__ = ["Shape", "UnguardedNanny", "shape_for", "start_embedded_cluster"]
 
 _WORKER_PROCESS = "Dask Worker process (from Nanny)"
 """The name that `distributed.nanny.WorkerProcess` gives to its child."""
@@ -106,30 +109,100 @@ def _refuse_where_processes_cannot_start() -> None:
         )
 
 
-@contextmanager
-def start_embedded_cluster(workers: int | None = None) -> Iterator[LocalCluster]:
-    """Start worker processes of one thread each on this machine, and end them afterwards.
+class Shape(NamedTuple):
+    """How the workers of an embedded cluster are made.
+
+    Attributes
+    ----------
+    workers, threads : int
+        How many processes, of how many threads each.
+    memory : int or "auto"
+        Bytes of each.
+    """
+
+    workers: int
+    threads: int = 1
+    memory: int | Literal["auto"] = "auto"
+
+
+def shape_for(
+    request: LeaseRequest | None,
+    workers: int | None,
+    *,
+    cores: int = CPU_COUNT,
+    memory: int = MEMORY_LIMIT,
+) -> Shape:
+    """Workers each of which can give what is requested; as many as the machine has, if not told.
 
     Parameters
     ----------
-    workers : int, optional
-        How many; as many as there are cores by default.
+    request : LeaseRequest or None
+    workers : int or None
+        How many the user wants.
+    cores, memory : int
+        What the machine has; bytes.
 
     Raises
     ------
     InvalidArgumentError
-        Where ``workers`` is not positive.
+        Where the machine does not have it.
+
+    Examples
+    --------
+    >>> from dspex.cluster.admission import LeaseRequest
+    >>> two_cores = LeaseRequest(cpu_cores=2, memory_gb=4)
+    >>> shape_for(two_cores, None, cores=8, memory=16 * 10**9)
+    Shape(workers=4, threads=2, memory=4000000000)
+    >>> shape_for(two_cores, 5, cores=8, memory=16 * 10**9)
+    Traceback (most recent call last):
+        ...
+    dspex.errors.InvalidArgumentError: an embedded cluster of 5 workers that each give ...
+    """
+    if request is None or not request.is_sized:
+        return Shape(cores if workers is None else workers)
+    if request.gpus or request.labels:
+        raise InvalidArgumentError(
+            f"an embedded cluster has no gpus and no labels; got resources of {request}; pass "
+            "cluster=<a cluster whose workers have them>"
+        )
+    threads = math.ceil(request.cpu_cores)
+    each = request.memory_gb * 1e9
+    fitting = min(cores // threads, int(memory // each) if each else cores)
+    count = max(1, fitting) if workers is None else workers
+    if count > fitting:
+        raise InvalidArgumentError(
+            f"an embedded cluster of {count} worker{'s' * (count > 1)} that each give {request} "
+            f"needs more than this machine has: {cores} cores and {memory / 1e9:.1f} GB; ask for "
+            "less, or pass cluster=<a larger one>"
+        )
+    return Shape(count, threads, memory // count)
+
+
+@contextmanager
+def start_embedded_cluster(shape: Shape | None = None) -> Iterator[LocalCluster]:
+    """Start worker processes on this machine, and end them afterwards.
+
+    Parameters
+    ----------
+    shape : Shape, optional
+        One worker of one thread for each core by default.
+
+    Raises
+    ------
+    InvalidArgumentError
+        Where there would be no worker.
     ClusterError
         Where the processes do not start.
     """
-    count = CPU_COUNT if workers is None else workers
+    made = Shape(CPU_COUNT) if shape is None else shape
+    count = made.workers
     if count < 1:
         raise InvalidArgumentError(
-            f"an embedded cluster has at least one worker; got cluster_nodes={workers}; "
+            f"an embedded cluster has at least one worker; got cluster_nodes={count}; "
             "pass 1 or more"
         )
     _refuse_where_processes_cannot_start()
-    starting = _in_a_thread(lambda: _start(count))
+    starting = _in_a_thread(lambda: _start(made))
     try:
         cluster = starting.result()
     except KeyboardInterrupt:
@@ -152,11 +225,12 @@ def start_embedded_cluster(workers: int | None = None) -> Iterator[LocalCluster]
             raise
 
 
-def _start(workers: int) -> LocalCluster:
+def _start(shape: Shape) -> LocalCluster:
     start: Any = LocalCluster
     cluster: LocalCluster = start(
-        n_workers=workers,
-        threads_per_worker=1,
+        n_workers=shape.workers,
+        threads_per_worker=shape.threads,
+        memory_limit=shape.memory,
         worker_class=UnguardedNanny,
         # Workers that end while others still talk to them log errors that mean nothing to
         # people; what matters reaches them as outcomes and notices.

@@ -3,30 +3,34 @@
 Knows: the client, futures, which workers there are. Must not know: strategies, logs.
 
 One thread uses it (that of the study); the client's event loop only puts what happened into a
-queue. Nothing is installed on the scheduler, and nothing touched that is not ours (G10): the keys
-of our tasks begin with the study's token, and what we leave on a worker is one pool, which ends
-with its anchor (`tasks`).
+queue. Nothing is installed on the scheduler (but the foundation, where leases are asked for), and
+nothing touched that is not ours (G10): the keys of our tasks begin with the study's token, and what
+we leave on a worker is one pool, which ends with its anchor (`tasks`).
 """
 
 from __future__ import annotations
 
+import asyncio
 import operator
 import queue
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, final
 
 from distributed import Client, Future
 from distributed.scheduler import KilledWorker
 
+from dspex.cluster.admission import LeaseRequest
 from dspex.cluster.demand import Demand
 from dspex.cluster.dispatch import Chunk, Dispatcher
+from dspex.cluster.gatekeeper import Gatekeeper
 from dspex.cluster.link import LOOK_EVERY, Link
 from dspex.cluster.members import Members
 from dspex.cluster.patience import Patience, scheduler_lost
 from dspex.cluster.placement import Placement
 from dspex.cluster.recall import Recall
+from dspex.cluster.slots import Slots
 from dspex.cluster.tasks import pack_chunk, unpack_result
 from dspex.cluster.versions import ask_workers
 from dspex.engine.ports import CapacityChanged, Evaluation, Job, Notice, Outcome
@@ -38,6 +42,7 @@ __all__ = ["DaskExecutor"]
 WORKER_PATIENCE = 300.0
 _GRACE = 1.0
 _CLOSE_TIMEOUT = 15.0
+_CLEAN_WITHIN = 10.0
 _CANCELLED_IN_A_ROW = 20
 
 
@@ -53,6 +58,10 @@ class DaskExecutor:
         How many workers to use at most; those chosen first are kept, and replaced when they leave.
     worker_patience : float, default 300
         Seconds without any worker after which `poll` raises.
+    request : LeaseRequest, optional
+        What each evaluation needs a lease of; None: no leases, and no foundation.
+    most : int, optional
+        How many evaluations the study can run at once.
     """
 
     runs_here = False
@@ -63,11 +72,17 @@ class DaskExecutor:
         *,
         max_workers: int | None = None,
         worker_patience: float = WORKER_PATIENCE,
+        request: LeaseRequest | None = None,
+        most: int | None = None,
     ) -> None:
         self._client = client
         self._link = Link(client)
         self._address = self._link.address
-        self._patience = Patience(seconds=worker_patience, address=self._address)
+        wanted = str(request or "")
+        self._patience = Patience(seconds=worker_patience, address=self._address, wanted=wanted)
+        self._gate = request and Gatekeeper(client, request, self._link.events.put, most)
+        self._slots = Slots(is_leased=request is not None)
+        self._refusal: Exception | None = None
         self._members = Members(max_workers)
         self._dispatcher = Dispatcher()
         self._recall = Recall()
@@ -104,8 +119,13 @@ class DaskExecutor:
         self._members.saw(everyone, running)
         self._facts(everyone, facts)
         self._members.refuse_unfit()
+        if self._gate is not None:
+            self._link.on_loop(self._gate.open()).result()
+            self._take_events(0.0)
+            if self._refusal is not None:
+                raise self._refusal
         assert self._capacity is not None
-        self._outbox.remove(self._capacity)
+        self._outbox = [each for each in self._outbox if isinstance(each, Notice)]
         workers = self._placement.lacks(list(self._members.usable()))
         self._link.on_loop(self._link.place_on(self._placement, workers)).result()
         self._link.run_background(self._link.watch())
@@ -119,7 +139,7 @@ class DaskExecutor:
     def cancel(self, trials: Collection[int]) -> None:
         """Forget the evaluations of these trials; running ones are ended."""
         ended, partly = self._dispatcher.cancel(trials)
-        self._end(ended)
+        self._end(chunk.number for chunk in ended)
         for chunk in partly:
             # Short ones are over before they could be ended; a hanging one gets no more than this.
             self._ending.setdefault(chunk.number, time.monotonic() + _GRACE)
@@ -148,15 +168,25 @@ class DaskExecutor:
         self._closed = True
         self._link.stop()
         if self._link.status == "running":
+            # On the loop it goes on to its end, also where Ctrl-C tears us away from here.
+            ending = self._link.on_loop(self._clean(list(self._futures.values())))
             with suppress(OSError, TimeoutError):
-                self._link.on_loop(
-                    self._link.clean(list(self._futures.values()), self._used)
-                ).result(_CLOSE_TIMEOUT)
+                ending.result(_CLOSE_TIMEOUT)
+        elif self._gate is not None:
+            self._link.begin(self._gate.close())
         self._futures.clear()
         self._anchors.clear()
         self._demand.forget()
         if self._placement is not None:
             self._placement.forget()
+
+    async def _clean(self, futures: Sequence[Future[Any]]) -> None:
+        try:
+            async with asyncio.timeout(_CLEAN_WITHIN):
+                await self._link.clean(futures, self._used)
+        finally:
+            if self._gate is not None:
+                await self._gate.close()
 
     def __repr__(self) -> str:
         return (
@@ -184,6 +214,12 @@ class DaskExecutor:
                     self._take_back(rest[0])
                 elif kind == "placed":
                     self._placing = False
+                elif kind == "leases":
+                    self._leases(*rest)
+                elif kind == "said":
+                    self._outbox.append(Notice(message=rest[0]))
+                elif kind == "refused":
+                    self._refusal = rest[0]
                 event = self._events.get_nowait()
         if finished:
             self._link.on_loop(self._link.gather(finished, [self._futures[n] for n in finished]))
@@ -249,6 +285,7 @@ class DaskExecutor:
     def _workers(self, everyone: dict[str, int], running: set[str], in_order: set[str]) -> None:
         for worker, was_running in self._members.saw(everyone, running).items():
             self._worker_left(worker, is_lost=was_running and worker not in in_order)
+        self._end(self._slots.looked())
         unknown = self._members.unknown()
         if unknown:
             self._members.asked(unknown)
@@ -277,10 +314,18 @@ class DaskExecutor:
                 )
         self._update_capacity()
 
+    def _leases(self, slots: Mapping[str, int], held: Mapping[str, int], able: int) -> None:
+        unleased = [chunk.number for chunk in self._dispatcher.beyond(held)]
+        self._slots.leased(slots, able=able, unleased=unleased)
+        self._update_capacity()
+
     def _update_capacity(self) -> None:
-        slots = self._members.usable()
-        self._dispatcher.set_workers(slots)
-        capacity = CapacityChanged(workers=len(slots), slots=sum(slots.values()))
+        usable = self._members.usable()
+        if self._gate is not None:
+            self._gate.see(usable, self._members.unusable(), self._dispatcher.in_hand)
+        slots = self._slots.on(usable)
+        self._dispatcher.set_workers(slots, usable)
+        capacity = CapacityChanged(workers=len(usable), slots=sum(slots.values()))
         if capacity != self._capacity:
             self._capacity = capacity
             self._outbox.append(capacity)
@@ -290,7 +335,10 @@ class DaskExecutor:
     def _check_patience(self) -> None:
         # What has arrived is delivered before anything is raised.
         if self._lost_since is None and not self._outbox:
-            said = self._patience.look(len(self._members.usable()), now=time.monotonic())
+            if self._refusal is not None:
+                raise self._refusal
+            able = self._slots.able(self._members.usable())
+            said = self._patience.look(able, now=time.monotonic())
             if said:
                 self._outbox.append(Notice(message=said))
 
@@ -339,11 +387,10 @@ class DaskExecutor:
         if self._lost_since is not None or not self._dispatcher.waiting:
             return
         assert self._placement is not None
-        copy = self._placement.copy
-        ready = self._members.usable() if copy is not None else self._anchors
+        ready = self._members.usable() if self._placement.copy is not None else self._anchors
         avoided = self._recall.avoided(now=time.monotonic())
         for chunk in self._dispatcher.assign(ready.keys(), avoided):
-            self._send(chunk, copy)
+            self._send(chunk, self._placement)
 
     def _look_for_stuck_chunks(self) -> None:
         now = time.monotonic()
@@ -359,11 +406,12 @@ class DaskExecutor:
             if number in self._futures and self._futures[number].status == "pending":
                 chunk = self._dispatcher.chunks[number]
                 self._recall.avoid(chunk.worker, now=time.monotonic())
-                self._end([chunk])
+                self._end([number])
 
-    def _send(self, chunk: Chunk, copy: Future[Any] | None) -> None:
+    def _send(self, chunk: Chunk, placement: Placement) -> None:
         anchor = self._anchors.get(chunk.worker)
         if anchor is None:
+            copy = placement.copy_for(chunk.worker, self._slots.on(self._members.usable()))
             assert copy is not None
             assert self._job is not None
             opening = operator.methodcaller("open", self._job.isolation)
@@ -379,8 +427,9 @@ class DaskExecutor:
         self._recall.sent(number, now=time.monotonic())
         self._link.report_when_done(future, number)
 
-    def _end(self, chunks: Iterable[Chunk]) -> None:
-        ended = list(chunks)
+    def _end(self, numbers: Iterable[int]) -> None:
+        chunks = self._dispatcher.chunks
+        ended = [chunks[number] for number in numbers if number in chunks]
         self._cancel_futures(ended)
         for chunk in ended:
             self._dispatcher.returned(chunk.number)
@@ -388,10 +437,10 @@ class DaskExecutor:
     def _end_overdue(self) -> None:
         if self._ending:
             now = time.monotonic()
-            for number in [n for n, at in self._ending.items() if at <= now]:
+            overdue = [number for number, at in self._ending.items() if at <= now]
+            for number in overdue:
                 del self._ending[number]
-                if number in self._dispatcher.chunks:
-                    self._end([self._dispatcher.chunks[number]])
+            self._end(overdue)
 
     def _cancel_futures(self, chunks: Sequence[Chunk]) -> None:
         futures = [f for chunk in chunks if (f := self._futures.pop(chunk.number, None))]

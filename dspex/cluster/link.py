@@ -65,6 +65,13 @@ class Link:
         """Run a coroutine on the client's loop."""
         return asyncio.run_coroutine_threadsafe(work, self._client.loop.asyncio_loop)
 
+    def begin(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Run a coroutine on the client's loop while that runs, without waiting for it."""
+        if self._client.loop.asyncio_loop.is_running():
+            self.on_loop(work)
+        else:
+            work.close()
+
     def run_background(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a coroutine on the client's loop until `stop`."""
         self._background = [task for task in self._background if not task.done()]

@@ -98,6 +98,11 @@ class Members:
         """{address: slots} of the workers that may be given work."""
         return {worker: self._slots[worker] for worker in self._chosen if worker in self._running}
 
+    def unusable(self) -> set[str]:
+        """Those of which it is known that they may not be given work now."""
+        judged = self._fit | self._unfit.keys() | self._silent
+        return {worker for worker in judged if worker in self._slots} - self.usable().keys()
+
     def _choose(self) -> None:
         self._chosen = [worker for worker in self._chosen if worker in self._slots]
         for worker in self._slots:

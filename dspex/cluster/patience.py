@@ -23,6 +23,15 @@ def scheduler_lost(address: str) -> ClusterLostError:
 class Patience:
     """Counts the seconds without any worker.
 
+    Parameters
+    ----------
+    seconds : float
+        How long to wait for one.
+    address : str
+        The scheduler's.
+    wanted : str
+        What a worker must be able to give, in words; empty for nothing.
+
     Examples
     --------
     >>> patience = Patience(seconds=60.0, address="tcp://host:8786")
@@ -32,9 +41,10 @@ class Patience:
     (None, 'workers are back', None)
     """
 
-    def __init__(self, *, seconds: float, address: str) -> None:
+    def __init__(self, *, seconds: float, address: str, wanted: str = "") -> None:
         self._seconds = seconds
         self._address = address
+        self._that = f" that could give {wanted}" if wanted else ""
         self._alone_since: float | None = None
 
     def look(self, workers: int, *, now: float) -> str | None:
@@ -50,11 +60,14 @@ class Patience:
             return "workers are back" if was_alone else None
         if self._alone_since is None:
             self._alone_since = now
-            return f"no workers at {self._address}; waiting up to {self._seconds:g} s for one"
+            return (
+                f"no workers{self._that} at {self._address}; "
+                f"waiting up to {self._seconds:g} s for one"
+            )
         if now - self._alone_since > self._seconds:
             raise NoWorkersError(
-                f"a study waits {self._seconds:g} s for a worker; none came to {self._address}; "
-                "start some and run the same call again: with storage= it goes on from what is "
-                "recorded"
+                f"a study waits {self._seconds:g} s for a worker{self._that}; none came to "
+                f"{self._address}; start some and run the same call again: with storage= it goes "
+                "on from what is recorded"
             )
         return None

@@ -51,6 +51,12 @@ class Placement:
         self._drop_lost()
         return next(iter(self._copies.values()), None)
 
+    def copy_for(self, worker: str, likely: Collection[str]) -> Future[Any] | None:
+        """The copy that a worker reaches best: its own, else one of a worker likely to answer."""
+        self._drop_lost()
+        near = [worker, *(each for each in self._copies if each in likely), *self._copies]
+        return next((self._copies[each] for each in near if each in self._copies), None)
+
     def lacks(self, workers: Collection[str]) -> list[str]:
         """The workers on which to place a copy next."""
         self._drop_lost()

@@ -116,12 +116,16 @@ def _parts(progress: Progress, goal: Goal | None, resumed: int, *, brief: bool) 
         _best(progress, goal, brief=brief),
         "" if progress.time_left is None else f"{duration(progress.time_left)} left",
         f"{progress.failed:,} failed" if progress.failed else "",
-        (workers if brief else f"{workers} busy") if progress.slots else "no workers",
+        (workers if brief else f"{workers} busy") if progress.slots else _without_slots(progress),
         _cause(progress, brief=brief),
         f"{progress.running:,} running",
         f"{rate:.0f} trials/s" if rate >= 10 else f"{duration(1 / rate)} per trial" if rate else "",
     ]
     return [part for part in parts if part]
+
+
+def _without_slots(progress: Progress) -> str:
+    return "no slots" if progress.workers else "no workers"
 
 
 def _cause(progress: Progress, *, brief: bool) -> str:

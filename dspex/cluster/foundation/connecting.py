@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, ExitStack
 from importlib.metadata import entry_points
 from typing import Any
@@ -24,12 +24,12 @@ from dspex.cluster.foundation.install import install
 from dspex.cluster.foundation.local import connect_local, open_local
 from dspex.cluster.inside import is_inside_task
 from dspex.cluster.units import parse_seconds
-from dspex.errors import InvalidArgumentError
+from dspex.errors import InvalidArgumentError, UnavailableError
 from dspex.foundation.handles.backend import LedgerBackend
 from dspex.foundation.handles.foundation import Foundation
 from dspex.foundation.ports import RegistryBackend
 
-__all__ = ["connect"]
+__all__ = ["connect", "session_of"]
 
 
 def connect(
@@ -131,19 +131,8 @@ async def _open(
     asynchronous: bool,
 ) -> Foundation:
     await install(client, journal=journal, lease=lease)
-    scheduler: Any = client.scheduler
-
-    async def send(blob: bytes) -> bytes | None:
-        answer: bytes | None = await scheduler.dspex(blob=blob)
-        return answer
-
     async with AsyncExitStack() as stack:
-        caller = LedgerCaller(
-            send,
-            kind="client",
-            name=f"{socket.gethostname()}:{os.getpid()}",
-            lease=lease,
-        )
+        caller = session_of(client, lease=lease)
         stack.push_async_callback(caller.close)
         await caller.start()
         shared = LedgerBackend(caller, shared=True)
@@ -168,6 +157,24 @@ async def _open(
             where=str(client.scheduler.address),  # type: ignore[union-attr]
         )
     raise AssertionError("a stack of contexts that are left lets errors through")
+
+
+def session_of(
+    client: Client, *, lease: float, on_open: Callable[[], Awaitable[None]] | None = None
+) -> LedgerCaller:
+    """Make a session of this process with the foundation that a client's scheduler runs."""
+    scheduler: Any = client.scheduler
+
+    async def send(blob: bytes) -> bytes | None:
+        if client.status in ("closing", "closed"):
+            raise UnavailableError(
+                "the Dask client of this connection to the foundation is closed; connect again"
+            )
+        answer: bytes | None = await scheduler.dspex(blob=blob)
+        return answer
+
+    name = f"{socket.gethostname()}:{os.getpid()}"
+    return LedgerCaller(send, kind="client", name=name, lease=lease, on_open=on_open)
 
 
 def _made(backend: str | RegistryBackend) -> str | RegistryBackend:

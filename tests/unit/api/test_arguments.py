@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import dspex
-from dspex.arguments import whole
+from dspex.arguments import lease_request, whole
+from dspex.cluster.admission import LeaseRequest
 from dspex.errors import InvalidArgumentError
 
 
@@ -57,3 +58,59 @@ def test_numbers_of_numpy_are_numbers(tmp_path: Any) -> None:
     )
     assert len(result.trials) == 6
     assert type(whole("n", np.int64(1))) is int
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ({"priority": 3}, r"priority orders requests for leases.*got priority=3 and neither"),
+        ({"tenant": "me", "priority": 0.5}, r"priority is a whole number; got 0\.5"),
+        ({"tenant": "me", "priority": 10**400}, r"priority is a whole number from -1,000,000"),
+        ({"tenant": ""}, r"tenant is a name of 1 to 512 printable characters.*got ''"),
+        ({"tenant": 7}, r"tenant is a name.*got 7"),
+        ({"resources": {}}, r"resources is a dict with some of cpu_cores, memory_gb.*got \{\}"),
+        ({"resources": 2}, r"resources is a dict .*such as \{\"cpu_cores\": 2.*got 2"),
+        ({"resources": {"cores": 2}}, r"resources is a dict .*got \{'cores': 2\}"),
+        ({"resources": {"cpu_cores": 0}}, r"cpu_cores of resources is a number above 0.*got 0"),
+        ({"resources": {"cpu_cores": True}}, r"cpu_cores of resources is a number.*got True"),
+        ({"resources": {"memory_gb": float("nan")}}, r"memory_gb of resources .*got nan"),
+        ({"resources": {"gpus": "1"}}, r"gpus of resources is a number.*got '1'"),
+        ({"resources": {"labels": [3]}}, r"labels of resources is a list of names.*got \[3\]"),
+        ({"resources": {"cpu_cores": 1}}, r"without Dask there is no cluster.*drop one of them"),
+        ({"tenant": "me"}, r"without Dask there is no cluster; got resources or tenant"),
+    ],
+)
+def test_what_leases_cannot_be_asked_for_is_refused(option: dict[str, Any], words: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=words):
+        _optimize(**option)
+
+
+def test_an_evaluation_needs_a_core_where_nothing_else_is_said() -> None:
+    assert lease_request(None, None, 0) is None
+    alone = lease_request(None, "me", 3)
+    assert alone == LeaseRequest(cpu_cores=1, tenant="me", priority=3, is_sized=False)
+    sized = lease_request({"memory_gb": np.float32(4), "labels": "fast"}, None, 0)
+    assert sized == LeaseRequest(cpu_cores=1, memory_gb=4.0, labels=("fast",))
+
+
+@pytest.mark.parametrize(
+    ("resources", "words"),
+    [
+        ({"cpu_cores": 1_000}, r"1 worker that each give 1000 cpu_cores needs more than this"),
+        ({"memory_gb": 999_999}, r"needs more than this machine has: \d+ cores and .* GB"),
+        ({"gpus": 1}, r"an embedded cluster has no gpus and no labels"),
+        ({"labels": ["fast"]}, r"an embedded cluster has no gpus and no labels"),
+    ],
+)
+def test_more_than_an_embedded_cluster_could_have_is_refused_before_anything_starts(
+    resources: dict[str, Any], words: str
+) -> None:
+    built = []
+
+    class Program:
+        def space(self) -> None:
+            built.append(1)
+
+    with pytest.raises(InvalidArgumentError, match=words):
+        dspex.optimize(Program(), resources=resources)
+    assert not built

@@ -85,3 +85,22 @@ def test_workers_to_be_avoided_come_last_and_do_not_count_as_idle() -> None:
     dispatcher.finished(made[1].number, 1, [], 1.0)
     assert dispatcher.has_idle()
     assert not dispatcher.has_idle({"a"})
+
+
+def test_a_worker_with_fewer_slots_than_threads_never_has_more_in_hand() -> None:
+    dispatcher = warmed(1e-3, slots=4)
+    dispatcher.set_workers({"a": 1}, {"a": 4})
+    dispatcher.add(some(*range(1, 2001)))
+    assert len(dispatcher.assign({"a"})) == 1
+    dispatcher.set_workers({"a": 4}, {"a": 4})
+    assert len(dispatcher.assign({"a"})) == 7, "one more per slot hides the way"
+
+
+def test_what_runs_beyond_the_leases_is_the_newest() -> None:
+    dispatcher = Dispatcher()
+    dispatcher.set_workers({"a": 2, "b": 1}, {"a": 2, "b": 1})
+    dispatcher.add(some(0, 1, 2))
+    dispatcher.assign({"a", "b"})
+    assert dispatcher.beyond({"a": 2, "b": 1}) == []
+    assert [trials(chunk) for chunk in dispatcher.beyond({"a": 1})] == [[2], [1]]
+    assert dispatcher.in_hand == {"a": 2, "b": 1}
