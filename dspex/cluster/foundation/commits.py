@@ -3,8 +3,9 @@
 Knows: a journal, one thread that writes to it, positions. Must not know: what entries mean.
 
 Entries are numbered. `committed` only grows; whoever needs an entry to be kept waits for its
-number. A journal that cannot be written now is tried again; until then whoever waits longer than
-`PATIENCE` hears `UnavailableError`. One that another scheduler owns is given up for good.
+number. A journal that cannot be written now is tried again; until then nothing new is taken, and
+who waits longer than `PATIENCE` hears `UnavailableError`. One that another scheduler owns is given
+up for good.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import final
 
 from dspex.errors import JournalError, JournalFencedError, UnavailableError
@@ -25,7 +27,7 @@ __all__ = ["Commits"]
 logger = logging.getLogger("dspex.journal")
 
 PATIENCE = 10.0
-"""Seconds for which a mutation waits for a journal that cannot be written."""
+"""Seconds for which an entry is waited for."""
 
 MAX_BATCH = 4 * 2**20
 """Bytes that are written at once, so that one large batch does not hold up all others."""
@@ -61,7 +63,7 @@ class Commits:
         self._on_commit = on_commit
         self._thread = thread
         self._queue: deque[bytes] = deque()
-        self._waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._waiters: dict[int, set[asyncio.Future[None]]] = {}
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.fenced: JournalFencedError | None = None
@@ -81,17 +83,14 @@ class Commits:
         if not self._journal.durable:
             self._journal.append(number, [entry])
             self._advance(number)
-            return
-        self._queue.append(entry)
-        self._wake.set()
+        elif self.fenced is None:
+            self._queue.append(entry)
+            self._wake.set()
 
     def check(self) -> None:
         """Raise UnavailableError where nothing new can be kept now."""
         if self.fenced is not None:
-            raise UnavailableError(
-                f"this scheduler does not own the journal {self._journal.url} any more "
-                f"({self.fenced}); connect to the scheduler that does"
-            )
+            raise self._given_up()
         if self.trouble is not None:
             raise UnavailableError(
                 f"the journal {self._journal.url} cannot be written now ({self.trouble}); nothing "
@@ -109,30 +108,40 @@ class Commits:
         if number <= self.committed:
             return
         if self.fenced is not None:
-            self.check()
+            raise self._given_up()
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        # Numbers that are waited for grow, but for reads of older entries among them.
-        self._waiters.append((number, future))
-        if self.trouble is None:
-            await future
-            return
+        waiters = self._waiters.setdefault(number, set())
+        waiters.add(future)
         try:
-            await asyncio.wait_for(future, PATIENCE)
+            async with asyncio.timeout(PATIENCE):
+                await future
         except TimeoutError:
+            if number <= self.committed:
+                return  # at the same moment
             raise UnavailableError(
                 f"the journal {self._journal.url} could not be written for {PATIENCE:g} s "
-                f"({self.trouble}); whether the change takes effect will be known when it can; "
-                "the same call may be made again"
+                f"({self.trouble or 'it does not answer'}); what was changed last takes effect "
+                "when it can be; look before you call again"
             ) from None
+        finally:
+            waiters.discard(future)
+            if not waiters and self._waiters.get(number) is waiters:
+                del self._waiters[number]
 
     async def close(self) -> None:
         """Write what is queued, and end."""
-        if self._task is not None:
-            while self._queue and self.fenced is None and self.trouble is None:
+        if self._task is None:
+            return
+        if self._queue and self.fenced is None and self.trouble is None:
+            with suppress(UnavailableError):
                 await self.reach(self.committed + len(self._queue))
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        self._task = None
+        self._refuse(
+            f"the scheduler closed before the journal {self._journal.url} had the change; whether "
+            "it took effect is not known; look before you call again"
+        )
 
     # --- the writer ------------------------------------------------------------------------
 
@@ -149,7 +158,7 @@ class Commits:
             except JournalFencedError as error:
                 self._give_up(error)
                 return
-            except JournalError as error:
+            except Exception as error:
                 self._fail(error)
                 await asyncio.sleep(_RETRY_AFTER[min(failures, len(_RETRY_AFTER) - 1)])
                 failures += 1
@@ -176,24 +185,24 @@ class Commits:
         return batch
 
     def _advance(self, number: int) -> None:
-        self.committed = number
-        self._on_commit(number)
-        kept: deque[tuple[int, asyncio.Future[None]]] = deque()
-        for waited, future in self._waiters:
-            if waited > number:
-                kept.append((waited, future))
-            elif not future.done():
-                future.set_result(None)
-        self._waiters = kept
+        former, self.committed = self.committed, number
+        try:
+            self._on_commit(number)
+        except Exception:
+            logger.exception("what follows the commit of entry %d failed", number)
+        if self._waiters:
+            for each in range(former + 1, number + 1):
+                for future in self._waiters.pop(each, ()):
+                    if not future.done():
+                        future.set_result(None)
 
-    def _fail(self, error: JournalError) -> None:
+    def _fail(self, error: Exception) -> None:
         if self.trouble is None:
             logger.error("the journal %s cannot be written: %s", self._journal.url, error)
-        self.trouble = error
-        self._refuse(
-            self._waiters,
-            f"the journal {self._journal.url} cannot be written now ({error}); the change takes "
-            "effect when it can be; the same call may be made again",
+        self.trouble = (
+            error
+            if isinstance(error, JournalError)
+            else JournalError(f"{type(error).__name__}: {error}")
         )
 
     def _give_up(self, error: JournalFencedError) -> None:
@@ -201,13 +210,19 @@ class Commits:
         self.fenced = error
         self._queue.clear()
         self._refuse(
-            self._waiters,
             f"another scheduler owns the journal {self._journal.url}; whether the change took "
-            "effect is not known; connect to that scheduler, and look",
+            "effect is not known; connect to that scheduler, and look"
         )
 
-    def _refuse(self, waiters: Iterable[tuple[int, asyncio.Future[None]]], message: str) -> None:
-        for _, future in waiters:
-            if not future.done():
-                future.set_exception(UnavailableError(message))
+    def _given_up(self) -> UnavailableError:
+        return UnavailableError(
+            f"this scheduler does not own the journal {self._journal.url} any more "
+            f"({self.fenced}); connect to the scheduler that does"
+        )
+
+    def _refuse(self, message: str) -> None:
+        for waiters in self._waiters.values():
+            for future in waiters:
+                if not future.done():
+                    future.set_exception(UnavailableError(message))
         self._waiters.clear()

@@ -12,18 +12,18 @@ import asyncio
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, final
 
 from dspex.cluster.foundation.blobs import Blobs
 from dspex.cluster.foundation.commits import Commits
-from dspex.errors import DspexError, InvalidRequestError, UnavailableError
+from dspex.cluster.foundation.polls import Polls
+from dspex.errors import DspexError, FoundationError, InvalidRequestError, UnavailableError
 from dspex.foundation.audit import AuditLine, audit_lines
 from dspex.foundation.ledger.events import Event
-from dspex.foundation.ledger.feed import PUBLISHED, Feed, Wanted
 from dspex.foundation.ledger.ledger import Ledger, Step
-from dspex.foundation.ledger.ops import checked
+from dspex.foundation.ledger.ops import OPS, checked
 from dspex.foundation.ledger.sessions import TICK
 from dspex.foundation.ledger.wire import (
     DONE,
@@ -43,10 +43,6 @@ from dspex.foundation.ports import Journal
 __all__ = ["LedgerServer"]
 
 logger = logging.getLogger("dspex.foundation")
-
-MAX_HOLD = 30.0
-MAX_POLL = 5_000
-"""Events in one answer to a follower."""
 
 SNAPSHOT_AFTER = 4 * 2**20
 """Bytes of entries after which a snapshot is made, or twice the last snapshot's, if more."""
@@ -92,8 +88,7 @@ class LedgerServer:
         self._ticker: asyncio.Task[None] | None = None
         self._closed = False
         self._uncommitted: deque[tuple[int, float, list[Event]]] = deque()
-        self._followers: set[asyncio.Future[None]] = set()
-        self._snapshot_bytes = 0
+        self._snapshot_bytes = self._tail_bytes = 0
         self._compacting: asyncio.Task[None] | None = None
         self.audit: deque[AuditLine] = deque(maxlen=AUDIT_LINES)
         self.calls: Counter[str] = Counter()
@@ -102,7 +97,7 @@ class LedgerServer:
         self.recovery_seconds = 0.0
         self.ledger: Ledger
         self.commits: Commits
-        self.feed: Feed
+        self.polls: Polls
         self.blobs: Blobs
 
     # --- life ------------------------------------------------------------------------------
@@ -120,7 +115,8 @@ class LedgerServer:
         self.ledger = Ledger(term=term)
         await loop.run_in_executor(self._thread, self._recover)
         self.commits = Commits(self.journal, self.ledger.revision, self._committed, self._thread)
-        self.feed = Feed(self.ledger.revision)
+        self.commits.bytes_since_snapshot = self._tail_bytes
+        self.polls = Polls(self.ledger, self.commits, self.journal.identity, self._clock)
         self.blobs = Blobs(self.journal, self._thread)
         self.commits.start()
         self._take(self.ledger.recovered(self._clock()))
@@ -146,9 +142,10 @@ class LedgerServer:
         for number, entry in loaded.entries:
             _, events = decode_entry(entry)
             self.ledger.replay(number, events, now)
+            self._tail_bytes += len(entry)
 
     async def close(self) -> None:
-        """Write what is queued and let the journal go; may be called twice."""
+        """Write what is queued and let the journal go; may be called twice, and after no start."""
         if self._closed:
             return
         self._closed = True
@@ -158,14 +155,21 @@ class LedgerServer:
         await asyncio.gather(*tasks, return_exceptions=True)
         if hasattr(self, "commits"):
             await self.commits.close()
-        self._wake_followers()
-        await asyncio.get_running_loop().run_in_executor(self._thread, self.journal.close)
-        self._thread.shutdown(wait=False)
+            self.polls.close()
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self.journal.close)
+        finally:
+            self._thread.shutdown(wait=False)
 
     # --- requests --------------------------------------------------------------------------
 
     async def handle(self, blob: object) -> bytes:
-        """Answer a request; whatever is not one is answered too, with an error."""
+        """Answer a request; whatever is not one is answered too, with an error.
+
+        Nothing (b"") is the answer where nothing will be kept any more: ask the next scheduler.
+        """
+        if self._closed:
+            return b""
         started = time.perf_counter()
         try:
             request = decode_request(blob)
@@ -189,15 +193,9 @@ class LedgerServer:
         return self._answer(replies)
 
     def _perform(self, request: Request, call: Call) -> tuple[int, Any, int]:
-        self.calls[call.op] += 1
+        self._count(call.op)
         try:
-            if call.number is not None:
-                self.commits.check()
-            elif not self.journal.owns():
-                raise UnavailableError(
-                    f"this scheduler does not own the journal {self.journal.url} now, so its "
-                    "answer could be old; connect to the scheduler that does"
-                )
+            self._check(request.session, call)
             if call.op in ("status", "audit"):
                 args = checked(call.op, call.number, call.args)
                 reply = self.status() if call.op == "status" else self._audit(args["limit"])
@@ -205,18 +203,50 @@ class LedgerServer:
             self._guard(call.op, call.args)
         except DspexError as error:
             return FAILED, error_payload(error), 0
-        step = self.ledger.handle(request.session, request.acked_below, call, now=self._clock())
+        try:
+            step = self.ledger.handle(request.session, request.acked_below, call, now=self._clock())
+        except Exception as error:
+            return FAILED, error_payload(self._broken(call.op, error)), self.ledger.revision
         self._take(step)
         if step.is_pending:
             return PENDING, None, 0
         if isinstance(step.reply, DspexError):
             self.refused[type(step.reply).__name__] += 1
             return FAILED, error_payload(step.reply), step.depends
+        if call.op == "session.open":
+            return DONE, {**step.reply, "journal": self._facts()}, step.depends
         return DONE, self._extend(call.op, step.reply), step.depends
+
+    def _check(self, session: str, call: Call) -> None:
+        """Raise UnavailableError for what this scheduler cannot answer for now."""
+        if call.number is not None:
+            # What was performed before is not refused: it has changed something.
+            if self.ledger.sessions.stored(session, call.number) is None:
+                self.commits.check()
+        else:
+            self._check_owner()
+
+    def _check_owner(self) -> None:
+        if not self.journal.owns():
+            raise UnavailableError(
+                f"this scheduler does not own the journal {self.journal.url} now, so its "
+                "answer could be old; connect to the scheduler that does"
+            )
+
+    def _count(self, op: str) -> None:
+        self.calls[op if op in OPS else "unknown"] += 1
+
+    def _broken(self, what: str, error: Exception) -> FoundationError:
+        """An error of ours: what happened before it is kept, as it is part of the state now."""
+        logger.exception("%s failed in the ledger", what)
+        self._take(self.ledger.interrupted())
+        return FoundationError(
+            f"{what} failed on the scheduler, by an error of dspex: {error!r}; see its log"
+        )
 
     def _answer(self, replies: Sequence[tuple[int, Any]]) -> bytes:
         return encode_answer(
-            Answer(self.ledger.term, self.journal.identity, self.feed.revision, replies)
+            Answer(self.ledger.term, self.journal.identity, self.polls.feed.revision, replies)
         )
 
     def _take(self, step: Step) -> None:
@@ -228,20 +258,20 @@ class LedgerServer:
 
     def take(self, decide: Callable[[float], Step]) -> None:
         """Have something happen that no request says."""
-        if not self._closed:
+        if self._closed or self.commits.fenced is not None:
+            return
+        try:
             self._take(decide(self._clock()))
+        except DspexError:
+            raise
+        except Exception as error:
+            self._broken("a step of its own", error)
 
     def _committed(self, number: int) -> None:
-        is_news = False
         while self._uncommitted and self._uncommitted[0][0] <= number:
             revision, moment, events = self._uncommitted.popleft()
-            self.feed.publish(revision, events)
             self.audit.extend(audit_lines(moment, revision, events))
-            is_news = is_news or any(
-                event[0] == "reply" or event[0] in PUBLISHED for event in events
-            )
-        if is_news:
-            self._wake_followers()
+            self.polls.committed(revision, events)
         self._compact_where_due()
 
     # --- ticks, snapshots ------------------------------------------------------------------
@@ -249,8 +279,8 @@ class LedgerServer:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(TICK)
-            if self.commits.fenced is None:
-                self._take(self.ledger.tick(self._clock()))
+            self.take(self.ledger.tick)
+            self.blobs.tidy()
 
     def _compact_where_due(self) -> None:
         due = max(SNAPSHOT_AFTER, 2 * self._snapshot_bytes)
@@ -260,103 +290,69 @@ class LedgerServer:
         if self._compacting is not None and not self._compacting.done():
             return
         self.commits.bytes_since_snapshot = self.blobs.bytes_since_sweep = 0
-        upto, events = self.ledger.revision, self.ledger.dump()
-        blobs = self.blobs.named(self.ledger.records.blobs())
-        self._compacting = asyncio.create_task(self._compact(upto, events, blobs))
+        self._compacting = asyncio.create_task(
+            self._compact(self.ledger.revision, self.ledger.dump(), self.ledger.records.blobs()),
+            name="dspex-snapshot",
+        )
 
-    async def _compact(self, upto: int, events: Iterator[Event], blobs: set[str]) -> None:
-        def compact() -> int:
-            sizes = []
+    async def _compact(self, upto: int, events: Iterator[Event], named: Collection[str]) -> None:
+        sizes = []
 
-            def chunks() -> Iterator[bytes]:
-                for chunk in _chunked(events, SNAPSHOT_CHUNK):
-                    encoded = encode_entry(0.0, chunk)
-                    sizes.append(len(encoded))
-                    yield encoded
+        def chunks() -> Iterator[bytes]:
+            for chunk in _chunked(events, SNAPSHOT_CHUNK):
+                encoded = encode_entry(0.0, chunk)
+                sizes.append(len(encoded))
+                yield encoded
 
+        def compact(spared: Collection[str] | None) -> None:
             if self.journal.durable:
                 self.journal.compact(upto, chunks())
-            self.journal.keep_blobs(blobs)
-            return sum(sizes)
+            if spared is not None:
+                self.journal.keep_blobs(spared)
 
         try:
             # The state was ahead of the journal; a snapshot must not be.
             await self.commits.reach(upto)
-            loop = asyncio.get_running_loop()
-            self._snapshot_bytes = await loop.run_in_executor(self._thread, compact)
-        except DspexError as error:
+            # Only now, with what came in meanwhile.
+            spared = self.blobs.spared(named)
+            await asyncio.get_running_loop().run_in_executor(self._thread, compact, spared)
+            self._snapshot_bytes = sum(sizes)
+        except Exception as error:
             logger.error("no snapshot of journal %s: %s", self.journal.url, error)
 
     # --- what takes long -------------------------------------------------------------------
 
     async def _handle_slow(self, session: str, call: Call) -> bytes:
-        self.calls[call.op] += 1
+        self._count(call.op)
         try:
-            args = checked(call.op, call.number, call.args)
-            if call.op == "feed.poll":
-                reply = await self._poll(session, args)
-            elif call.op == "blob.write":
-                self.commits.check()
-                reply = await self.blobs.write(session, **args)
-            else:
-                reply = await self.blobs.read(**args)
+            reply = await self._slow(session, call.op, checked(call.op, call.number, call.args))
         except DspexError as error:
             return self._answer([(FAILED, error_payload(error))])
         return self._answer([(DONE, reply)])
 
-    async def _poll(self, session: str, args: Mapping[str, Any]) -> Any:
-        """Wait for what a session wants to hear of, and tell it."""
-        wanted = _wanted(args)
-        seen = [each for each in args["seen"] if isinstance(each, int)]
-        arrived = self._clock()
-        deadline = arrived + min(max(0.0, args["hold"]), MAX_HOLD)
-        after = args["after"]
-        if not (wanted.topics or wanted.tags):
-            after = self.feed.revision  # only late replies are waited for
-        elif args["identity"] != self.journal.identity:
-            after = -1  # of another history
-        while True:
-            events = self.feed.since(after, wanted)
-            replies = self.ledger.settled(session, seen) if args["replies"] else []
-            # Nothing leaves that is not committed.
-            if self.commits.committed < self.ledger.revision and replies:
-                await self.commits.reach(self.ledger.revision)
-                continue
-            left = deadline - self._clock()
-            if events is None or events or replies or left <= 0 or self._closed:
-                break
-            await self._news(left)
-        if events is None:
-            return {"reset": True, "held": self._clock() - arrived, "events": [], "replies": []}
-        # An entry is told whole, or a follower would take its revision for done.
-        last = events[MAX_POLL][0] if len(events) > MAX_POLL else None
-        told = [each for each in events if last is None or each[0] < last] or events
-        return {
-            "reset": False,
-            "held": self._clock() - arrived,
-            "revision": self.feed.revision if len(told) == len(events) else told[-1][0],
-            "events": told,
-            "replies": replies,
-        }
-
-    async def _news(self, timeout: float) -> None:
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._followers.add(future)
-        handle = asyncio.get_running_loop().call_later(timeout, _set, future)
-        try:
-            await future
-        finally:
-            handle.cancel()
-            self._followers.discard(future)
-
-    def _wake_followers(self) -> None:
-        for future in self._followers:
-            _set(future)
+    async def _slow(self, session: str, op: str, args: Mapping[str, Any]) -> Any:
+        if op == "blob.read":
+            return await self.blobs.read(**args)
+        if op == "blob.write":
+            self.commits.check()
+            return await self.blobs.write(session, **args)
+        polled = await self.polls.poll(session, args)
+        self._check_owner()  # or there could be news elsewhere
+        return polled
 
     # --- what people see -------------------------------------------------------------------
 
     def _audit(self, limit: int) -> list[AuditLine]:
         return list(self.audit)[-limit:] if limit > 0 else []
+
+    def _facts(self) -> dict[str, Any]:
+        """What a client knows of the journal."""
+        return {
+            "url": self.journal.url,
+            "durable": self.journal.durable,
+            "copies": self.journal.copies,
+            "identity": self.journal.identity,
+        }
 
     def status(self) -> dict[str, Any]:
         """Numbers for people and for monitors, plain data."""
@@ -366,10 +362,7 @@ class LedgerServer:
             "revision": ledger.revision,
             "committed": commits.committed,
             "journal": {
-                "url": self.journal.url,
-                "durable": self.journal.durable,
-                "copies": self.journal.copies,
-                "identity": self.journal.identity,
+                **self._facts(),
                 "trouble": str(commits.fenced or commits.trouble or ""),
                 "batches": commits.batches,
                 "seconds": commits.seconds,
@@ -391,25 +384,6 @@ class LedgerServer:
 
 
 _SLOW = frozenset({"feed.poll", "blob.write", "blob.read"})
-
-
-def _set(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
-
-
-def _wanted(args: Mapping[str, Any]) -> Wanted:
-    topics = args["topics"]
-    for each in topics:
-        if not (
-            isinstance(each, list)
-            and len(each) == 2
-            and all(isinstance(name, str) for name in each)
-        ):
-            raise InvalidRequestError(
-                f"topics are pairs of a collection and a pattern; got {each!r:.120}"
-            )
-    return Wanted([(name, pattern) for name, pattern in topics], frozenset(args["tags"]))
 
 
 def _chunked(events: Iterator[Event], size: int) -> Iterator[list[Event]]:

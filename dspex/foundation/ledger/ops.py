@@ -159,7 +159,16 @@ OPS: Mapping[str, Op] = {
             "hold": _NUMBER,
         },
     ),
-    "blob.write": Op(False, {"digest": _DIGEST, "offset": _WHOLE, "size": _WHOLE, "data": _BYTES}),
+    "blob.write": Op(
+        False,
+        {
+            "upload": _NAME,
+            "digest": _DIGEST,
+            "offset": _WHOLE,
+            "size": _WHOLE,
+            "data": _BYTES,
+        },
+    ),
     "blob.read": Op(False, {"digest": _DIGEST, "offset": _WHOLE, "size": _WHOLE}),
     "audit": Op(False, {"limit": _WHOLE}),
     "status": Op(False, {}),

@@ -37,7 +37,9 @@ __all__ = [
     "decode_entry",
     "decode_request",
     "encode_answer",
+    "encode_body",
     "encode_entry",
+    "encode_flight",
     "encode_request",
     "error_payload",
     "rebuilt_error",
@@ -53,7 +55,9 @@ DONE, FAILED, PENDING = 0, 1, 2
 
 MAX_REQUEST = 32 * 2**20
 MAX_CALLS = 10_000
-MAX_DEPTH = 64
+
+_ENVELOPE = 256
+"""Bytes of a request beside its calls."""
 
 
 class Call(NamedTuple):
@@ -81,6 +85,38 @@ class Answer(NamedTuple):
     replies: Sequence[tuple[int, Any]]
 
 
+def encode_body(op: str, args: Mapping[str, Any]) -> bytes:
+    """Pack what a call says, for `encode_flight`; its number comes later.
+
+    Raises
+    ------
+    InvalidRequestError
+        Where it holds what msgpack cannot say, or too much of it.
+    """
+    try:
+        packed: bytes = msgpack.packb(op) + msgpack.packb(args)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise InvalidRequestError(
+            f"a call holds plain data: numbers up to 64 bits, text, bytes, lists and maps; what "
+            f"{op} was given is not: {type(error).__name__}: {error}"
+        ) from error
+    _check_size(len(packed) + _ENVELOPE)
+    return packed
+
+
+def encode_flight(
+    session: str, acked_below: int, calls: Sequence[tuple[int | None, bytes]]
+) -> bytes:
+    """Pack a request of calls that are packed already: (number, body)."""
+    parts = [b"\x94", *map(msgpack.packb, (PROTOCOL, session, acked_below))]
+    parts.append(msgpack.Packer().pack_array_header(len(calls)))
+    for number, body in calls:
+        parts += (b"\x93", msgpack.packb(number), body)
+    packed = b"".join(parts)
+    _check_size(len(packed))
+    return packed
+
+
 def encode_request(request: Request) -> bytes:
     """Pack a request.
 
@@ -91,13 +127,16 @@ def encode_request(request: Request) -> bytes:
     True
     """
     session, acked_below, calls = request
-    packed: bytes = msgpack.packb([PROTOCOL, session, acked_below, calls])
-    if len(packed) > MAX_REQUEST:
+    bodies = [(number, encode_body(op, args)) for number, op, args in calls]
+    return encode_flight(session, acked_below, bodies)
+
+
+def _check_size(size: int) -> None:
+    if size > MAX_REQUEST:
         raise InvalidRequestError(
-            f"one message holds at most {MAX_REQUEST:,} bytes; got {len(packed):,}; send fewer "
+            f"one message holds at most {MAX_REQUEST:,} bytes; got {size:,}; send fewer "
             "entries at once, or keep large values in the state store"
         )
-    return packed
 
 
 def decode_request(blob: object) -> Request:

@@ -1,0 +1,148 @@
+"""Late replies: those to calls that must wait, and the withdrawal of what nobody waits for.
+
+Knows: one poll for all of them, numbers. Must not know: what is waited for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
+from typing import Any, final
+
+from dspex.cluster.foundation.exchange import Exchange, backoff
+from dspex.cluster.foundation.flights import Flights, done, unreachable
+from dspex.cluster.foundation.following import ANSWER_WITHIN
+from dspex.cluster.foundation.item import Item
+from dspex.errors import DspexError
+from dspex.foundation.ledger.wire import rebuilt_error
+
+__all__ = ["LateReplies"]
+
+HOLD = 10.0
+"""Seconds for which the poll waits at the ledger."""
+
+
+@final
+class LateReplies:
+    """The calls of a session that wait.
+
+    Parameters
+    ----------
+    exchange : Exchange
+    flights : Flights
+    cancel : coroutine function
+        Tells the ledger that nobody waits for the call of this number.
+    """
+
+    def __init__(
+        self, exchange: Exchange, flights: Flights, cancel: Callable[[int], Awaitable[Any]]
+    ) -> None:
+        self._exchange = exchange
+        self._flights = flights
+        self._cancel = cancel
+        self._waiting: dict[int, Item] = {}
+        self._poll: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def wait(self, item: Item) -> None:
+        """Take a call whose answer was PENDING."""
+        assert item.number
+        if item.answered is not None:
+            done(item, None)
+            return
+        self._waiting[item.number] = item
+        if self._poll is None or self._poll.done():
+            self._poll = self._spawn(self._ask_for_replies())
+
+    def take_all(self) -> list[Item]:
+        """Give up all calls, to whoever goes on with them."""
+        waiting, self._waiting = list(self._waiting.values()), {}
+        return waiting
+
+    def ask_again(self) -> None:
+        """After a restart: the ledger remembers what was granted, and not who waited."""
+        for item in self.take_all():
+            item.deadline = self._exchange.now() + self._exchange.patience
+            self._flights.add(item)
+
+    def withdraw(self, item: Item) -> None:
+        """Take a call back that nobody waits for; a lease that it got meanwhile is given back."""
+        is_answered = item.future.done()
+        item.future.cancel()
+        if not item.number:
+            return
+        if self._waiting.get(item.number) is item:
+            del self._waiting[item.number]
+            is_answered = True
+        item.answered = asyncio.get_running_loop().create_future()
+        if is_answered:
+            item.answered.set_result(None)
+        self._spawn(self._give_back(item, item.answered))
+
+    async def close(self) -> None:
+        """End the poll, and what is being withdrawn: it ends with the session."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _ask_for_replies(self) -> None:
+        seen: list[int] = []
+        failures = 0
+        reached = self._exchange.now()
+        while self._waiting or seen:
+            session = self._exchange.session
+            try:
+                replies = await self._replies(seen)
+            except (OSError, DspexError) as error:
+                if self._exchange.now() - reached > self._exchange.patience:
+                    self._give_up(error)
+                await backoff(failures)
+                failures += 1
+                continue
+            failures = 0
+            reached = self._exchange.now()
+            seen = []
+            if session != self._exchange.session:
+                continue  # numbers of another session
+            for number, is_ok, payload in replies:
+                seen.append(number)
+                item = self._waiting.pop(number, None)
+                if item is not None:
+                    done(item, payload if is_ok else rebuilt_error(payload))
+
+    async def _replies(self, seen: list[int]) -> list[Any]:
+        hold = HOLD if self._waiting else 0.0
+        polled = await self._exchange.ask(
+            "feed.poll",
+            within=hold + ANSWER_WITHIN,
+            after=0,
+            identity="",
+            topics=[],
+            tags=[],
+            replies=True,
+            seen=seen,
+            hold=hold,
+        )
+        replies: list[Any] = polled["replies"]
+        return replies
+
+    def _give_up(self, error: Exception) -> None:
+        for item in list(self._waiting.values()):
+            done(item, unreachable(item, self._exchange.patience, error))
+            self.withdraw(item)
+
+    async def _give_back(self, item: Item, answered: asyncio.Future[None]) -> None:
+        # On its way, it would reach the ledger after its withdrawal.
+        await answered
+        if item.session == self._exchange.session:
+            with suppress(DspexError):
+                await self._cancel(item.number or 0)
+        self._flights.forget(item)
