@@ -46,7 +46,7 @@ class Sizes:
 
 
 FULL = Sizes(50_000, 4_000, 3, 5_000, 300, 200, 25.0, 3)
-SHORT = Sizes(2_000, 400, 1, 500, 50, 10, 1.0, 1)
+SHORT = Sizes(2_000, 400, 1, 300, 20, 5, 0.5, 1)
 
 
 def part(name: str, *arguments: Any) -> dict[str, Any]:
@@ -259,26 +259,31 @@ def mutations(sizes: Sizes, report: harness.Report) -> None:
 
 
 def idle(sizes: Sizes, report: harness.Report) -> None:
-    shares: dict[bool, list[float]] = {False: [], True: []}
+    shares: dict[str, list[float]] = {"bare": [], "calls": [], "foundation": []}
     for _ in range(sizes.repeats):
-        for has_foundation, each in shares.items():
-            each.append(part("idle", sizes.members, sizes.idle, has_foundation)["share"])
-    added = [ours - bare for bare, ours in zip(*shares.values(), strict=True)]
-    bare, ours = (statistics.median(each) for each in shares.values())
+        for way, each in shares.items():
+            each.append(part("idle", sizes.members, sizes.idle, way)["share"])
+    added, floor = (
+        [share - bare for share, bare in zip(shares[way], shares["bare"], strict=True)]
+        for way in ("foundation", "calls")
+    )
+    bare, ours = (statistics.median(shares[way]) for way in ("bare", "foundation"))
     add(
         report,
         f"an idle cluster of {sizes.members} members",
         added,
         "% of a core",
         below=6,
-        note="what the foundation adds to the scheduler's process; with it "
-        f"{ours:.1f} %, without it {bare:.1f} %; real Dask workers in one other process, each "
-        f"with its own connections; {sizes.idle:g} s each, in turns",
+        peer=floor,
+        peer_name="a bare RPC of each, as often",
+        note="what is added to the scheduler's process, which uses "
+        f"{ours:.1f} % with the foundation and {bare:.1f} % without; real Dask workers in one "
+        f"other process, each with its own connections; {sizes.idle:g} s each, in turns",
     )
 
 
 def main() -> None:
-    parser = harness.parser(__doc__, bound="about 7 minutes", short="about 35 seconds")
+    parser = harness.parser(__doc__, bound="about 9 minutes", short="about 40 seconds")
     parser.add_argument("--part", nargs=2, metavar=("NAME", "JSON"), help="run one part, as JSON")
     every = {"registry": registry, "memory": memory, "mutations": mutations, "idle": idle}
     parser.add_argument("--only", nargs="*", choices=list(every), default=list(every))

@@ -4,7 +4,9 @@ Knows: Dask's workers, and which of their habits only matter to themselves. Must
 
 They are real workers of Dask, each with its own connections and its own heartbeat, so that they
 are members as others are: the ledger takes only workers of its scheduler for members. What they
-cost without the foundation is measured likewise, and subtracted.
+cost without the foundation is measured likewise, to be subtracted; and what they cost when each
+makes a bare call of Dask's as often as a member renews its lease, which is the least that anything
+of this kind can cost.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
 import subprocess
 import sys
 import time
@@ -35,11 +38,15 @@ TOGETHER = 20
 """Workers that start at the same time."""
 
 
+RENEWAL = 1.0
+"""Seconds from one renewal of a member's lease to the next."""
+
+
 @contextlib.contextmanager
-def members(at: Scheduler, count: int, folder: Path) -> Iterator[None]:
-    """Run so many workers in another process."""
+def members(at: Scheduler, count: int, folder: Path, *, calls: bool = False) -> Iterator[None]:
+    """Run so many workers in another process; each `calls` as often as a member renews."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.foundation_members", at.address, str(count)],
+        [sys.executable, "-m", "benchmarks.foundation_members", at.address, str(count), str(calls)],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(harness.HERE.parent)},
         stdin=subprocess.PIPE,
@@ -58,11 +65,18 @@ def members(at: Scheduler, count: int, folder: Path) -> Iterator[None]:
         process.wait()
 
 
-def idle(count: int, seconds: float, has_foundation: bool) -> dict[str, Any]:
-    """The share of a core that a scheduler of so many idle workers uses."""
+def idle(count: int, seconds: float, way: str) -> dict[str, Any]:
+    """The share of a core that a scheduler of so many idle workers uses.
+
+    The `way` is "bare", "calls", where each makes a bare call now and then, or "foundation".
+    """
+    has_foundation = way == "foundation"
     with directory() as folder:
         journal = f"sqlite:///{folder / 'foundation.db'}" if has_foundation else None
-        with scheduler(folder, journal) as at, members(at, count, folder):
+        with (
+            scheduler(folder, journal, kills=True) as at,
+            members(at, count, folder, calls=way == "calls"),
+        ):
             if has_foundation:
                 with connected(at) as (_, foundation):
                     until(
@@ -80,7 +94,7 @@ def idle(count: int, seconds: float, has_foundation: bool) -> dict[str, Any]:
     return {"share": 100 * (after.process - before.process) / lasted}
 
 
-async def _run(address: str, count: int) -> None:
+async def _run(address: str, count: int, calls: bool) -> None:
     from dask import config
     from distributed import Worker
 
@@ -92,7 +106,7 @@ async def _run(address: str, count: int) -> None:
             "distributed.admin.system-monitor.interval": "60s",
         }
     )
-    async with AsyncExitStack() as stack:
+    async with AsyncExitStack() as stack, asyncio.TaskGroup() as calling:
         for first in range(0, count, TOGETHER):
             started = [
                 make(address, nthreads=1, memory_limit=0, dashboard=False, name=f"idle-{number}")
@@ -101,9 +115,21 @@ async def _run(address: str, count: int) -> None:
             await asyncio.wait_for(
                 asyncio.gather(*(stack.enter_async_context(each) for each in started)), WITHIN
             )
+            if calls:
+                for each in started:
+                    calling.create_task(_call(each, RENEWAL * random.random()))
         print("ready", flush=True)
         await asyncio.to_thread(sys.stdin.read)
 
 
+async def _call(worker: Any, after: float) -> None:
+    """Call the scheduler without end, as a renewal would, for an answer that is empty."""
+    await asyncio.sleep(after)
+    while True:
+        began = time.monotonic()
+        await worker.scheduler.ncores_running(workers=[])
+        await asyncio.sleep(max(0.0, began + RENEWAL - time.monotonic()))
+
+
 if __name__ == "__main__":
-    asyncio.run(_run(sys.argv[1], int(sys.argv[2])))
+    asyncio.run(_run(sys.argv[1], int(sys.argv[2]), sys.argv[3] == "True"))
