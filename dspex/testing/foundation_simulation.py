@@ -1,37 +1,36 @@
 """A foundation in virtual time, in a hostile world.
 
-Knows: what clients do, what befalls whom, what must never be. Must not know: real time, asyncio.
+Knows: what clients do, what befalls whom. Must not know: real time, asyncio.
 Everything is drawn from one seed, so that a failing run is repeated by its seed.
 
-Watched after every event is what *holders believe*, each by the replies that it got and by its own
-lease: no two clients may believe that they hold one lock; no worker may be leased beyond its
-capacity, no tenant beyond its quota.
+Watched all the time is what *holders believe*, each by the replies that it got and by its own lease
+on its own clock. What clients saw of records is a history, to be checked for linearizability.
 """
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Callable
 from functools import partial
 from typing import Any, final
 
 from dspex.errors import VersionConflictError
-from dspex.foundation.ledger.events import Event
-from dspex.foundation.ledger.ledger import Ledger
-from dspex.foundation.ledger.wire import Call, decode_entry
-from dspex.foundation.record import put
-from dspex.testing.foundation_parties import CORES, QUOTA, Clock, Process, Reply, Scheduler
+from dspex.foundation.record import check, drop, put
+from dspex.testing.foundation_beliefs import RECORDS, HeldName, HeldPart, check_beliefs, check_rest
+from dspex.testing.foundation_parties import Process
+from dspex.testing.foundation_scheduler import LEASE, Clock, Reply, Scheduler
 from dspex.testing.histories import Operation
 from dspex.testing.models import CONFLICT
 
 __all__ = ["SimulatedFoundation"]
 
-COLLECTION = "r:"
-LOCKS = ("a", "b")
-KEYS = ("x", "y")
+KEYS = ("x", "y", "z")
+NAMES = (("a", "lock"), ("b", "lock"), ("l", "leader"))
+PAIR = ("p", "q")
+"""Keys that are always written together."""
 
-_VOLATILE = ("reply", "acked")
+_CALM = 5 * LEASE
+"""Seconds in which all that is over ends, where nothing is in the way."""
 
 
 @final
@@ -43,8 +42,14 @@ class SimulatedFoundation:
     seed : int
     loss, double : float
         Probabilities of a message.
-    faults : bool
-        Whether anybody crashes, stalls or pauses.
+    faults : float
+        How many befall somebody in a second.
+
+    Attributes
+    ----------
+    history : list of Operation
+        What clients did to single records, and saw.
+    grants : int
 
     Examples
     --------
@@ -55,72 +60,120 @@ class SimulatedFoundation:
     """
 
     def __init__(
-        self, *, seed: int, loss: float = 0.05, double: float = 0.05, faults: bool = True
+        self, *, seed: int, loss: float = 0.05, double: float = 0.05, faults: float = 0.4
     ) -> None:
         self.dice = random.Random(seed)
         self.clock = Clock()
         self._loss = loss
         self._double = double
+        self._faults = faults
+        self._is_calm = False
         self.history: list[Operation] = []
         self.grants = 0
         self._calls: dict[int, Operation] = {}
+        self._started = 0
+        self._checked: Any = None
         self.scheduler = Scheduler(self)
         self.workers = [Process(self, f"w{n}", "worker") for n in range(3)]
         self.clients = [Process(self, f"c{n}", "client") for n in range(4)]
-        self._incarnations = len(self.workers)
+        self._born = 10
         for client in self.clients:
-            client.poll()
             self._act(client)
         if faults:
-            self.clock.after(self.dice.expovariate(0.4), self._fault)
+            self.clock.after(self.dice.expovariate(faults), self._fault)
 
     def run(self, *, seconds: float) -> None:
-        """Let time pass; AssertionError where an invariant breaks."""
+        """Let time pass, and then what is over come to its end.
+
+        Raises
+        ------
+        AssertionError
+            Where a promise is broken.
+        """
+        self.advance(seconds)
+        self._is_calm = True
+        self.advance(max(0.0, self.scheduler.stalled_until - self.clock.now))
+        self.advance(_CALM)
+        check_rest(self.scheduler.ledger, self.clients, self.workers)
+        self.scheduler.check_replay()
+        self.history += self._calls.values()
+        # Somebody who reads what has survived.
+        kept = self.scheduler.kept.ledger(self.scheduler.generation, self.clock.now)
+        for key in KEYS:
+            record = kept.records.get(RECORDS, key)
+            seen = None if record is None else (record.value.decode(), record.version)
+            self.history.append(
+                Operation("end", key, "get", (), seen, self.clock.now, self.clock.now)
+            )
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
         end = self.clock.now + seconds
         while self.clock.now < end:
             self.clock.step()
-            self._check_beliefs()
-        self.history += self._calls.values()
-        self._calls.clear()
+            # What is believed grows by grants and renewals, what is true shrinks with a revision.
+            ends = [client.ends for client in self.clients]
+            news = (self.scheduler.generation, self.scheduler.ledger.revision, self.grants, ends)
+            if news != self._checked:
+                check_beliefs(self.scheduler.ledger, self.clients)
+                self._checked = news
 
-    def deliver(self, work: Callable[[], None]) -> None:
-        """Send a message: it may be lost, late, doubled."""
-        copies = 1 + (self.dice.random() < self._double)
-        for _ in range(copies):
-            if self.dice.random() >= self._loss:
-                late = self.dice.expovariate(2.0) if self.dice.random() < 0.05 else 0.0
-                self.clock.after(self.dice.uniform(0.0005, 0.01) + late, work)
+    def deliver(self, party: Process, work: Callable[[], None]) -> None:
+        """Send a message from or to a process: it may be lost, late, doubled."""
+        if self._is_calm:
+            self.clock.after(0.001, work)
+        elif self.clock.now >= party.cut_until:
+            copies = 1 + (self.dice.random() < self._double)
+            for _ in range(copies):
+                if self.dice.random() >= self._loss:
+                    late = self.dice.expovariate(1.0) if self.dice.random() < 0.1 else 0.0
+                    self.clock.after(self.dice.uniform(0.0005, 0.01) + late, work)
 
     # --- what clients do -------------------------------------------------------------------
 
     def _act(self, client: Process) -> None:
-        if client.is_dead:
+        if self._is_calm:
             return
-        self.clock.after(self.dice.expovariate(3.0), lambda: self._act(client))
-        if self.clock.now < client.paused_until or client.ends == -math.inf:
+        client.later(self.dice.expovariate(3.0), lambda: self._act(client))
+        if client.now() >= client.ends:
             return
-        choice = self.dice.randrange(4)
-        if client.believes() and choice == 0:
+        if client.believes() and self.dice.random() < 0.4:
             self._release(client)
-        elif choice == 1:
-            self._acquire(client)
-        elif choice == 2:
-            self._lock(client)
-        else:
-            self._write(client)
+            return
+        (act,) = self.dice.choices(
+            [
+                self._acquire,
+                self._lock,
+                self._change,
+                self._put,
+                self._delete,
+                self._pair,
+                self._read_pair,
+                self._tie,
+                self._drain,
+                Process.end,
+            ],
+            [4, 4, 4, 2, 1, 1, 1, 1, 1, 0.2],
+        )
+        act(client)
 
-    def _granted(self, client: Process, session: str, kind: str, what: Any) -> Reply:
+    def _ask_for(self, client: Process, op: str, args: dict[str, Any], what: Any) -> None:
+        session = client.session
+
         def granted(reply: Any, is_error: bool) -> None:
-            if not is_error and session == client.session:
+            if not is_error:
                 self.grants += 1
-                place = (what, reply["worker"]) if kind == "lease" else what
-                client.held[tuple(reply["token"])] = (kind, place)
+                held = what._replace(worker=reply["worker"]) if "worker" in reply else what
+                client.held[tuple(reply["token"])] = held
 
-        return granted
+        number = client.call(op, args, granted)
+        if self.dice.random() < 0.3:
+            patience = self.dice.expovariate(2.0)
+            client.later(patience, lambda: client.withdraw(session, number))
 
     def _acquire(self, client: Process) -> None:
-        tenant = self.dice.choice([None, "team"])
-        cores = self.dice.choice([1, 1, 2, 3])
+        tenant = self.dice.choice([None, "team", "team"])
+        cores = self.dice.choice([0, 1, 1, 2, 3])
         args = {
             "kind": "fit",
             "amounts": {"cpu_cores": cores},
@@ -128,142 +181,166 @@ class SimulatedFoundation:
             "priority": self.dice.randrange(2),
             "tenant": tenant,
         }
-        reply = self._granted(client, client.session, "lease", (cores, tenant))
-        client.call("resources.acquire", args, reply)
+        self._ask_for(client, "resources.acquire", args, HeldPart("", cores, tenant))
 
     def _lock(self, client: Process) -> None:
-        name = self.dice.choice(LOCKS)
-        args = {"namespace": "", "name": name, "kind": "lock"}
-        client.call("locks.acquire", args, self._granted(client, client.session, "lock", name))
+        name, kind = self.dice.choice(NAMES)
+        args = {"namespace": "", "name": name, "kind": kind}
+        self._ask_for(client, "locks.acquire", args, HeldName(name))
 
     def _release(self, client: Process) -> None:
         token = self.dice.choice(sorted(client.held))
-        kind, what = client.held.pop(token)  # from now on it does not believe in it
-        if kind == "lock":
-            args = {"namespace": "", "name": what, "token": token}
-            client.call("locks.release", args, lambda reply, is_error: None)
+        what = client.held.pop(token)  # from now on it does not believe in it
+        if isinstance(what, HeldName):
+            args = {"namespace": "", "name": what.name, "token": token}
+            client.call("locks.release", args, _nothing)
         else:
-            client.call("resources.release", {"token": token}, lambda reply, is_error: None)
+            client.call("resources.release", {"token": token}, _nothing)
 
-    def _write(self, client: Process) -> None:
+    def _drain(self, client: Process) -> None:
+        args = {"address": self.dice.choice(self.workers).name, "undo": self.dice.random() < 0.7}
+        client.call("members.drain", args, _nothing)
+
+    # --- records ---------------------------------------------------------------------------
+
+    def _commit(self, client: Process, operations: list[Any], reply: Reply) -> None:
+        args = {"collection": RECORDS, "operations": operations, "wait_durable": True}
+        client.call("records.commit", args, reply)
+
+    def _value(self, client: Process) -> str:
+        self._started += 1
+        return f"{client.name}.{self._started}"
+
+    def _put(self, client: Process) -> None:
+        key, value = self.dice.choice(KEYS), self._value(client)
+        ended = self._began(client, key, "put", (value,))
+        operation = put(key, value.encode(), {}, on_conflict="replace")
+
+        def written(reply: Any, is_error: bool) -> None:
+            ended(reply[0])
+
+        self._commit(client, [operation], written)
+
+    def _delete(self, client: Process) -> None:
+        key = self.dice.choice(KEYS)
+        ended = self._began(client, key, "delete", ())
+        operation = drop(key, missing_ok=True)
+
+        def dropped(reply: Any, is_error: bool) -> None:
+            ended(reply[0][1] > 0)
+
+        self._commit(client, [operation], dropped)
+
+    def _change(self, client: Process) -> None:
         """Read a record, and put it where it is still of that version."""
         key, session = self.dice.choice(KEYS), client.session
-        reading = self._began(client, key, "get", ())
+        seen = self._began(client, key, "get", ())
 
         def read(reply: Any, is_error: bool) -> None:
-            if is_error or session != client.session or reading not in self._calls:
+            if session != client.session:
                 return
             record = reply[0]
-            seen = None if record is None else (record[2].decode(), record[1])
-            self._ended(reading, seen)
-            version = 0 if record is None else record[1]
-            value = f"{client.name}.{self.clock.now:.6f}"
-            writing = self._began(client, key, "compare_and_set", (version, value))
+            if not seen(None if record is None else (record[2].decode(), record[1])):
+                return
+            version, value = 0 if record is None else record[1], self._value(client)
+            ended = self._began(client, key, "compare_and_set", (version, value))
 
             def written(reply: Any, is_error: bool) -> None:
-                if isinstance(reply, VersionConflictError):
-                    self._ended(writing, CONFLICT)
-                elif not is_error:
-                    self._ended(writing, reply[0])
+                is_conflict = isinstance(reply, VersionConflictError)
+                ended(CONFLICT if is_conflict else reply[0])
 
-            operation = put(
-                key, value.encode(), {}, on_conflict="replace", expected_version=version
-            )
-            args = {"collection": COLLECTION, "operations": [operation], "wait_durable": True}
-            client.call("records.commit", args, written)
+            self._commit(client, [put(key, value.encode(), {}, expected_version=version)], written)
 
-        client.send(Call(None, "records.fetch", {"collection": COLLECTION, "keys": [key]}), 0, read)
+        client.ask("records.fetch", read, collection=RECORDS, keys=[key])
 
-    def _began(self, client: Process, key: str, op: str, args: tuple[Any, ...]) -> int:
-        number = len(self._calls) + len(self.history)
-        while number in self._calls:
-            number += 1
-        self._calls[number] = Operation(client.session, key, op, args, called=self.clock.now)
-        return number
+    def _pair(self, client: Process) -> None:
+        """Write two records together, and fail together where a third is there."""
+        value = self._value(client).encode()
+        puts = [put(key, value, {}, on_conflict="replace") for key in PAIR]
+        self._commit(client, [puts[0], check(self.dice.choice(KEYS), 0), puts[1]], _nothing)
 
-    def _ended(self, number: int, result: Any) -> None:
-        begun = self._calls.pop(number)
-        self.history.append(
-            Operation(
-                begun.process, begun.key, begun.op, begun.args, result, begun.called, self.clock.now
-            )
+    def _read_pair(self, client: Process) -> None:
+        def read(reply: Any, is_error: bool) -> None:
+            one, two = (record and (record[1], record[2]) for record in reply)
+            assert one == two, f"a transaction was seen in parts: {reply}"
+
+        client.ask("records.fetch", read, collection=RECORDS, keys=list(PAIR))
+
+    def _tie(self, client: Process) -> None:
+        """Write a record that goes with the session."""
+        key = f"of {client.session}"
+        self._commit(
+            client, [put(key, b"", {}, owner=client.session, on_conflict="replace")], _nothing
         )
+
+    def _began(
+        self, client: Process, key: str, op: str, args: tuple[Any, ...]
+    ) -> Callable[[Any], bool]:
+        """Note a call; gives what notes its result, once, and tells whether this was it."""
+        self._started += 1
+        number, began = self._started, self.clock.now
+        self._calls[number] = Operation(client.session, key, op, args, called=began)
+
+        def ended(result: Any) -> bool:
+            if self._calls.pop(number, None) is None:
+                return False
+            self.history.append(
+                Operation(client.session, key, op, args, result, began, self.clock.now)
+            )
+            return True
+
+        return ended
 
     # --- what befalls them -----------------------------------------------------------------
 
     def _fault(self) -> None:
-        self.clock.after(self.dice.expovariate(0.4), self._fault)
-        kind = self.dice.randrange(6)
-        if kind == 0 and self.scheduler.is_up:
-            self.scheduler.crash()
-            # Dask ends its workers with their scheduler, not at once.
-            for worker in self.workers:
-                self.clock.after(self.dice.uniform(0.0, 3.0), partial(self._replace, worker))
-            self.clock.after(self.dice.uniform(0.05, 4.0), self.scheduler.start)
-        elif kind == 1:
-            self.scheduler.stalled_until = self.clock.now + self.dice.choice([0.3, 1.0, 5.0, 20.0])
-        elif kind == 2:
-            self._replace(self.dice.choice(self.workers))
-        elif kind in (3, 4):
-            process = self.dice.choice(self.clients + self.workers)
-            process.paused_until = self.clock.now + self.dice.choice([0.5, 2.0, 4.0, 9.0])
-        elif kind == 5:
-            client = self.dice.choice(self.clients)
-            client.is_dead = True
-            self._incarnations += 1
-            born = Process(self, f"c{self._incarnations}", "client")
-            self.clients[self.clients.index(client)] = born
-            born.poll()
-            self._act(born)
+        if self._is_calm:
+            return
+        self.clock.after(self.dice.expovariate(self._faults), self._fault)
+        process = self.dice.choice(self.clients + self.workers)
+        match self.dice.randrange(7):
+            case 0 if self.scheduler.is_up:
+                self.scheduler.crash()
+                # Dask ends its workers with their scheduler, not at once.
+                for worker in self.workers:
+                    self.clock.after(self.dice.uniform(0.0, 3.0), partial(self._replace, worker))
+                self.clock.after(self.dice.uniform(0.05, 4.0), self._restart)
+            case 1:
+                self.scheduler.stall(self.dice.choice([0.3, 1.0, 1.0, 5.0, 20.0, 60.0]))
+            case 2:
+                # Dask tells of a death at once, or much later.
+                notice = self.dice.choice([0.01, 0.01, 30.0])
+                self._replace(self.dice.choice(self.workers), notice)
+            case 3 | 4:
+                process.paused_until = self.clock.now + self.dice.choice([0.5, 2.0, 4.0, 9.0])
+            case 5:
+                process.cut_until = self.clock.now + self.dice.choice([0.5, 2.0, 4.0, 9.0])
+            case 6:
+                client = self.dice.choice(self.clients)
+                client.is_dead = True
+                self.clients.remove(client)
+                self.clients.append(self._new("c", "client"))
+                self._act(self.clients[-1])
 
-    def _replace(self, worker: Process) -> None:
-        """Let a worker die, and another one start."""
+    def _restart(self) -> None:
+        self.scheduler.start()
+        # It has much to read, or its loop has much else to do.
+        self.scheduler.stall(self.dice.choice([0.0, 0.0, 0.0, 1.0, 8.0]))
+
+    def _new(self, letter: str, kind: str) -> Process:
+        self._born += 1
+        return Process(self, f"{letter}{self._born}", kind)
+
+    def _replace(self, worker: Process, notice: float = 0.01) -> None:
+        """Let a worker die, or leave in order, and another one start."""
         if worker.is_dead:
             return
         worker.is_dead = True
-        scheduler = self.scheduler
-        self.clock.after(
-            0.01, lambda: scheduler.receive(lambda: scheduler.worker_closed(worker.name))
-        )
-        self._incarnations += 1
-        self.workers[self.workers.index(worker)] = Process(self, f"w{self._incarnations}", "worker")
+        scheduler, is_expected = self.scheduler, self.dice.random() < 0.3
+        closed = partial(scheduler.worker_closed, worker.name, is_expected=is_expected)
+        self.clock.after(notice, partial(scheduler.receive, scheduler.generation, closed))
+        self.workers[self.workers.index(worker)] = self._new("w", "worker")
 
-    # --- the invariants --------------------------------------------------------------------
 
-    def _check_beliefs(self) -> None:
-        locks: dict[str, str] = {}
-        cores: dict[str, float] = {}
-        team = 0
-        # A lease dies with the incarnation of its worker, of which its holder need not have heard:
-        # tokens and incarnations are of one count, so what is older lies on a former one.
-        incarnations = {
-            member["address"]: member["incarnation"]
-            for member in self.scheduler.ledger.members.everyone()
-        }
-        for client in self.clients:
-            for token, (kind, what) in client.believes().items():
-                if kind == "lock":
-                    assert what not in locks, f"{client.name} and {locks[what]} hold {what}"
-                    locks[what] = client.name
-                    continue
-                (amount, tenant), worker = what
-                if worker in incarnations and token > incarnations[worker]:
-                    cores[worker] = cores.get(worker, 0.0) + amount
-                    team += tenant is not None
-        assert all(amount <= CORES for amount in cores.values()), cores
-        assert team <= QUOTA, f"{team} leases of a tenant that may have {QUOTA}"
-
-    def replayed(self) -> tuple[list[Event], list[Event]]:
-        """What a ledger holds that was made from the journal, and what the live one holds."""
-        live = self.scheduler.ledger
-        made = Ledger(term=live.term)
-        for number, entry in enumerate(self.scheduler.kept, start=1):
-            made.replay(number, decode_entry(entry)[1], self.clock.now)
-        for entry in self.scheduler.unkept:
-            made.replay(made.revision + 1, decode_entry(entry)[1], self.clock.now)
-        made.validate()
-        # Replies are forgotten as they are acknowledged, which is not journalled.
-        return (
-            [event for event in made.dump() if event[0] not in _VOLATILE],
-            [event for event in live.dump() if event[0] not in _VOLATILE],
-        )
+def _nothing(reply: Any, is_error: bool) -> None:
+    """Take a reply that tells nothing."""
