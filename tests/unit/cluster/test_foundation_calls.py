@@ -312,7 +312,7 @@ def test_closing_fails_all_that_is_under_way_and_leaves_nothing() -> None:
             there.way.plan("members.list", "hang")
             for n in range(3):
                 work.append(asyncio.ensure_future(commit(caller, str(n))))
-                await until(lambda: len(there.way.of("records.commit")) == len(work) - 2)
+                await until(lambda: len(there.way.of("records.commit")) == len(work) - 3)
             work.append(asyncio.ensure_future(caller.read("members.list")))
             await until(lambda: there.way.of("members.list"))
             work += [asyncio.ensure_future(commit(caller, f"b{n}")) for n in range(3)]
