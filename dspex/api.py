@@ -123,7 +123,8 @@ def optimize(
         What each evaluation needs, on one worker: ``{"cpu_cores": 2, "memory_gb": 4}``, also
         "gpus" and "labels". It runs on a lease of the cluster's foundation (`connect`), which is
         installed where it is not there yet; a study whose leases others hold waits. An embedded
-        cluster gets workers that fit, and more than the machine has is refused.
+        cluster gets workers that fit, and more than the machine has is refused. With `isolation`
+        "process" BLAS may use as many threads as there are whole "cpu_cores", else one.
     tenant : str, optional
         Whose quota the leases count against; without `resources` one core for each evaluation.
     priority : int
@@ -200,6 +201,7 @@ def optimize(
         )
     request = lease_request(resources, tenant, priority)
     where = Where.checked(distributed, cluster, cluster_nodes, request)
+    threads = 1 if request is None or isolation == "thread" else request.threads
     _check_isolation(isolation, trial_timeout, memory_limit)
     if trials is not None:
         trials = whole("trials", trials, least=1)
@@ -265,7 +267,7 @@ def optimize(
         study,
         space=prepared.space,
         goal=prepared.goal,
-        head=_head(prepared, chosen, reason, settings, seed),
+        head=_head(prepared, chosen, reason, settings, seed, threads),
         resume=resume,
     )
     state, root_seed = opened.state, opened.head["seed"]
@@ -284,6 +286,7 @@ def optimize(
             isolation=isolation,
             memory_limit=limit_bytes,
             retry_on=retry_on,
+            threads=threads,
         )
         # Of these trials each runs as many evaluations at once as it has folds.
         at_once = min((n for n in (k, trials) if n is not None), default=None)
@@ -367,7 +370,12 @@ def _initial_rows(
 
 
 def _head(
-    prepared: Prepared, strategy: Strategy, reason: str, settings: Settings, seed: int | None
+    prepared: Prepared,
+    strategy: Strategy,
+    reason: str,
+    settings: Settings,
+    seed: int | None,
+    threads: int,
 ) -> dict[str, Any]:
     """What identifies the study, as JSON."""
     return {
@@ -382,6 +390,7 @@ def _head(
         "block": settings.block,
         "folds": prepared.folds,
         "trials": settings.trials,
+        "blas_threads": threads,
         **prepared.identity,
         **circumstances(),
     }

@@ -64,6 +64,11 @@ class LeaseRequest:
         """As the ledger takes them."""
         return {"cpu_cores": self.cpu_cores, "memory_gb": self.memory_gb, "gpus": self.gpus}
 
+    @property
+    def threads(self) -> int:
+        """How many threads an evaluation may use: its whole cores, and one at least."""
+        return max(1, int(self.cpu_cores))
+
     def fits(self, capacity: Mapping[str, Any]) -> int:
         """How many evaluations a worker of this capacity holds at once."""
         if not set(self.labels) <= set(capacity.get("labels") or ()):

@@ -11,7 +11,6 @@ we leave on a worker is one pool, which ends with its anchor (`tasks`).
 from __future__ import annotations
 
 import asyncio
-import operator
 import queue
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -22,8 +21,10 @@ from distributed import Client, Future
 from distributed.scheduler import KilledWorker
 
 from dspex.cluster.admission import LeaseRequest
+from dspex.cluster.anchors import Anchors
 from dspex.cluster.demand import Demand
 from dspex.cluster.dispatch import Chunk, Dispatcher
+from dspex.cluster.doubts import Doubts
 from dspex.cluster.gatekeeper import Gatekeeper
 from dspex.cluster.link import LOOK_EVERY, Link
 from dspex.cluster.members import Members
@@ -31,7 +32,7 @@ from dspex.cluster.patience import Patience, scheduler_lost
 from dspex.cluster.placement import Placement
 from dspex.cluster.recall import Recall
 from dspex.cluster.slots import Slots
-from dspex.cluster.tasks import pack_chunk, unpack_result
+from dspex.cluster.tasks import unpack_result
 from dspex.cluster.versions import ask_workers
 from dspex.engine.ports import CapacityChanged, Evaluation, Job, Notice, Outcome
 from dspex.errors import ClusterError, ClusterLostError
@@ -82,6 +83,7 @@ class DaskExecutor:
         self._patience = Patience(seconds=worker_patience, address=self._address, wanted=wanted)
         self._gate = request and Gatekeeper(client, request, self._link.events.put, most)
         self._slots = Slots(is_leased=request is not None)
+        self._vanished, self._unleased = Doubts(), Doubts()
         self._refusal: Exception | None = None
         self._members = Members(max_workers)
         self._dispatcher = Dispatcher()
@@ -90,12 +92,10 @@ class DaskExecutor:
         self._events = self._link.events
         self._outbox: list[Outcome | CapacityChanged | Notice] = []
         self._futures: dict[int, Future[Any]] = {}
-        self._anchors: dict[str, Future[Any]] = {}
-        self._used: dict[str, set[str]] = {}
+        self._anchors = Anchors(self._link)
         self._ending: dict[int, float] = {}
         self._placement: Placement | None = None
         self._placing = False
-        self._job: Job | None = None
         self._cancelled_in_a_row = 0
         self._capacity: CapacityChanged | None = None
         self._lost_since: float | None = None
@@ -106,7 +106,7 @@ class DaskExecutor:
     def open(self, job: Job) -> CapacityChanged:
         """Check the versions, place the program and the data."""
         payload = Payload.of(job)
-        self._job = job
+        self._anchors.isolation = job.isolation
         self._link.token = payload.token
         self._placement = Placement(self._client, payload)
         try:
@@ -175,7 +175,7 @@ class DaskExecutor:
         elif self._gate is not None:
             self._link.begin(self._gate.close())
         self._futures.clear()
-        self._anchors.clear()
+        self._anchors.forget()
         self._demand.forget()
         if self._placement is not None:
             self._placement.forget()
@@ -183,7 +183,7 @@ class DaskExecutor:
     async def _clean(self, futures: Sequence[Future[Any]]) -> None:
         try:
             async with asyncio.timeout(_CLEAN_WITHIN):
-                await self._link.clean(futures, self._used)
+                await self._link.clean(futures, self._anchors.used)
         finally:
             if self._gate is not None:
                 await self._gate.close()
@@ -267,9 +267,14 @@ class DaskExecutor:
 
     def _chunk_vanished(self, number: int) -> None:
         """Its key is gone: the payload or the anchor was lost, or somebody cancelled it."""
-        chunk = self._dispatcher.chunks[number]
         self._futures.pop(number, None)
-        self._anchors.pop(chunk.worker, None)
+        self._anchors.drop(self._dispatcher.chunks[number].worker)
+        self._vanished.add(number, look=self._link.looks)
+        self._link.look_soon()
+
+    def _chunk_cancelled(self, chunk: Chunk) -> None:
+        """It vanished, and its worker is there."""
+        number = chunk.number
         self._cancelled_in_a_row += 1
         if self._cancelled_in_a_row > _CANCELLED_IN_A_ROW:
             self._cancelled_in_a_row = 0
@@ -282,10 +287,15 @@ class DaskExecutor:
         if lost is not None:
             self._outbox.append(lost)
 
-    def _workers(self, everyone: dict[str, int], running: set[str], in_order: set[str]) -> None:
+    def _workers(
+        self, everyone: dict[str, int], running: set[str], in_order: set[str], look: int
+    ) -> None:
         for worker, was_running in self._members.saw(everyone, running).items():
             self._worker_left(worker, is_lost=was_running and worker not in in_order)
-        self._end(self._slots.looked())
+        for number in self._vanished.looked(look):
+            if number in self._dispatcher.chunks:
+                self._chunk_cancelled(self._dispatcher.chunks[number])
+        self._end(self._unleased.looked(look))
         unknown = self._members.unknown()
         if unknown:
             self._members.asked(unknown)
@@ -294,8 +304,7 @@ class DaskExecutor:
         self._demand.follow(self._dispatcher, self._link.token)
 
     def _worker_left(self, worker: str, *, is_lost: bool) -> None:
-        self._anchors.pop(worker, None)
-        self._used.pop(worker, None)
+        self._anchors.left(worker)
         gone = [chunk for chunk in self._dispatcher.chunks.values() if chunk.worker == worker]
         self._cancel_futures(gone)
         for chunk in gone:
@@ -315,8 +324,11 @@ class DaskExecutor:
         self._update_capacity()
 
     def _leases(self, slots: Mapping[str, int], held: Mapping[str, int], able: int) -> None:
-        unleased = [chunk.number for chunk in self._dispatcher.beyond(held)]
-        self._slots.leased(slots, able=able, unleased=unleased)
+        self._slots.leased(slots, able=able)
+        beyond = [chunk.number for chunk in self._dispatcher.beyond(held)]
+        self._unleased.only(beyond, look=self._link.looks)
+        if beyond:
+            self._link.look_soon()
         self._update_capacity()
 
     def _update_capacity(self) -> None:
@@ -358,12 +370,12 @@ class DaskExecutor:
 
     def _scheduler_lost(self) -> None:
         # Its workers die with it, so nothing of what was in hand will ever come.
-        for number in list(self._futures):
-            self._futures.pop(number, None)
+        self._futures.clear()
+        for number in list(self._dispatcher.chunks):
             self._dispatcher.returned(number)
-        self._anchors.clear()
+        self._anchors.forget()
+        self._anchors.used.clear()
         self._demand.forget()
-        self._used.clear()
         if self._placement is not None:
             self._placement.forget()
         self._members.saw({}, set())
@@ -387,9 +399,10 @@ class DaskExecutor:
         if self._lost_since is not None or not self._dispatcher.waiting:
             return
         assert self._placement is not None
-        ready = self._members.usable() if self._placement.copy is not None else self._anchors
+        has_copy = self._placement.copy is not None
+        ready = self._members.usable().keys() if has_copy else self._anchors.workers
         avoided = self._recall.avoided(now=time.monotonic())
-        for chunk in self._dispatcher.assign(ready.keys(), avoided):
+        for chunk in self._dispatcher.assign(ready, avoided):
             self._send(chunk, self._placement)
 
     def _look_for_stuck_chunks(self) -> None:
@@ -409,23 +422,11 @@ class DaskExecutor:
                 self._end([number])
 
     def _send(self, chunk: Chunk, placement: Placement) -> None:
-        anchor = self._anchors.get(chunk.worker)
-        if anchor is None:
-            copy = placement.copy_for(chunk.worker, self._slots.on(self._members.usable()))
-            assert copy is not None
-            assert self._job is not None
-            opening = operator.methodcaller("open", self._job.isolation)
-            key = self._link.new_key()
-            anchor = self._link.submit_task(key, opening, copy, chunk.worker)
-            self._anchors[chunk.worker] = anchor
-            self._used.setdefault(chunk.worker, set()).add(key)
-        key = self._link.new_key()
-        running = operator.methodcaller("run", pack_chunk(chunk.evaluations))
-        future = self._link.submit_task(key, running, anchor, chunk.worker)
-        number = chunk.number
-        self._futures[number] = future
-        self._recall.sent(number, now=time.monotonic())
-        self._link.report_when_done(future, number)
+        likely = self._slots.on(self._members.usable())
+        future = self._anchors.run(chunk, lambda worker: placement.copy_for(worker, likely))
+        self._futures[chunk.number] = future
+        self._recall.sent(chunk.number, now=time.monotonic())
+        self._link.report_when_done(future, chunk.number)
 
     def _end(self, numbers: Iterable[int]) -> None:
         chunks = self._dispatcher.chunks

@@ -6,7 +6,7 @@ chunks, what is done about an event (`executor`).
 Coroutines run on the client's own loop and put what they find into one queue, so that the study's
 thread never waits for a worker that hangs. An event is a tuple whose first item is its kind:
 ``("done", number)``, ``("results", numbers, {number: packed})``, ``("workers", {address: slots},
-running, left_in_order)``, ``("facts", asked, {address: facts})``, ``("placed",)``,
+running, left_in_order, look)``, ``("facts", asked, {address: facts})``, ``("placed",)``,
 ``("begun", {number: whether})``.
 """
 
@@ -46,6 +46,8 @@ class Link:
         self.token = ""  # names the study whose tasks these are
         self._tasks_made = 0
         self._there: set[str] = set()
+        self.looks = 0  # that have begun
+        self._look_soon = asyncio.Event()
         self._background: list[ThreadFuture[None]] = []
         self._gathers: set[asyncio.Task[Any]] = set()
         self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
@@ -92,13 +94,21 @@ class Link:
         """Say again and again who is there."""
         while True:
             # More workers, longer answers: the scheduler should not notice us.
-            await asyncio.sleep(max(LOOK_EVERY, len(self._there) / 200))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(LOOK_EVERY, len(self._there) / 200)):
+                    await self._look_soon.wait()
+            self._look_soon.clear()
+            self.looks += 1
             # While the scheduler is away `_check_scheduler` judges.
             with suppress(OSError, TimeoutError, AttributeError):
                 before = self._there
                 everyone, running = await self.look()
                 in_order = {w for w in before - everyone.keys() if await self._left_in_order(w)}
-                self.events.put(("workers", everyone, running, in_order))
+                self.events.put(("workers", everyone, running, in_order, self.looks))
+
+    def look_soon(self) -> None:
+        """Have `watch` look at once."""
+        self._client.loop.asyncio_loop.call_soon_threadsafe(self._look_soon.set)
 
     async def _left_in_order(self, worker: str) -> bool:
         """Whether a worker was retired or closed, so that nothing that it ran has killed it."""

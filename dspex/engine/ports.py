@@ -79,6 +79,8 @@ class Job:
         Bytes that one evaluation may use.
     retry_on : tuple of exception classes
         Errors to be reported with ``may_retry``.
+    threads : int
+        How many threads BLAS and OpenMP may use in an evaluator child.
     """
 
     program: Program
@@ -88,6 +90,7 @@ class Job:
     isolation: Literal["process", "thread"] = "process"
     memory_limit: int | None = None
     retry_on: tuple[type[BaseException], ...] = ()
+    threads: int = 1
 
 
 @final

@@ -62,6 +62,8 @@ class Payload:
         Names this payload among all others: made anew by each `Payload.of`, kept by copies.
     memory_limit : int or None
         Bytes that one evaluation may use.
+    threads : int
+        How many threads BLAS and OpenMP may use.
     nbytes : int
         What travels.
 
@@ -78,7 +80,7 @@ class Payload:
     (array([0, 1, 2]), False)
     """
 
-    __slots__ = ("_buffers", "_program", "_stream", "memory_limit", "token")
+    __slots__ = ("_buffers", "_program", "_stream", "memory_limit", "threads", "token")
 
     def __init__(
         self,
@@ -87,9 +89,11 @@ class Payload:
         stream: Bytes,
         buffers: tuple[Bytes, ...],
         memory_limit: int | None,
+        threads: int,
     ) -> None:
         self.token = token
         self.memory_limit = memory_limit
+        self.threads = threads
         self._program = program
         self._stream = stream
         self._buffers = buffers
@@ -114,7 +118,8 @@ class Payload:
             return False
 
         stream = _dumps("data", job.data, job, keep)
-        return cls(secrets.token_hex(8), program, stream, tuple(buffers), job.memory_limit)
+        token = secrets.token_hex(8)
+        return cls(token, program, stream, tuple(buffers), job.memory_limit, job.threads)
 
     @property
     def nbytes(self) -> int:
@@ -137,7 +142,7 @@ class Payload:
     def write(self, file: IO[bytes]) -> None:
         """Write it in the form that `map` reads."""
         lengths = [len(memoryview(part).cast("B")) for part in self._parts()]
-        index = pickle.dumps((self.token, self.memory_limit, lengths))
+        index = pickle.dumps((self.token, self.memory_limit, self.threads, lengths))
         position = file.write(len(index).to_bytes(_HEADER, "little"))
         position += file.write(index)
         for part in self._parts():
@@ -150,14 +155,14 @@ class Payload:
         """Read it back from an open file, without a copy: its parts are views of mapped memory."""
         view = memoryview(mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ))
         position = _HEADER + int.from_bytes(view[:_HEADER], "little")
-        token, memory_limit, lengths = pickle.loads(view[_HEADER:position])
+        token, memory_limit, threads, lengths = pickle.loads(view[_HEADER:position])
         parts: list[memoryview] = []
         for length in lengths:
             position += -position % _ALIGNMENT
             parts.append(view[position : position + length])
             position += length
         program, stream, *buffers = parts
-        return cls(token, program, stream, tuple(buffers), memory_limit)
+        return cls(token, program, stream, tuple(buffers), memory_limit, threads)
 
     def _parts(self) -> Iterator[Bytes]:
         yield self._program
@@ -174,11 +179,13 @@ class Payload:
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         wrap = pickle.PickleBuffer if protocol >= 5 else bytes
         parts = [wrap(part) for part in self._parts()]
-        return _rebuild, (self.token, self.memory_limit, *parts)
+        return _rebuild, (self.token, self.memory_limit, self.threads, *parts)
 
 
-def _rebuild(token: str, limit: int | None, program: Bytes, stream: Bytes, *rest: Bytes) -> Payload:
-    return Payload(token, program, stream, rest, limit)
+def _rebuild(
+    token: str, limit: int | None, threads: int, program: Bytes, stream: Bytes, *rest: Bytes
+) -> Payload:
+    return Payload(token, program, stream, rest, limit, threads)
 
 
 def _dumps(what: str, value: object, job: Job, buffer_callback: Any = None) -> bytes:

@@ -79,6 +79,7 @@ class EvaluatorPool:
             )
         self._worker = worker
         self._memory_limit = payload.memory_limit
+        self._threads = payload.threads
         self._data = _written(payload, directory)
         self._changed = threading.Condition()
         self._idle: list[EvaluatorChild] = []
@@ -200,7 +201,12 @@ class EvaluatorPool:
                 self._busy.add(child)
                 return child, False
         made = self._starter.start(
-            lambda: EvaluatorChild(self._data, worker=self._worker, memory_limit=self._memory_limit)
+            lambda: EvaluatorChild(
+                self._data,
+                worker=self._worker,
+                memory_limit=self._memory_limit,
+                threads=self._threads,
+            )
         )
         try:
             child = made.result()

@@ -29,8 +29,8 @@ __all__ = ["EvaluatorChild", "NeverBegunError"]
 
 _output = logging.getLogger("dspex.programs.output")
 
-# One core each: children run side by side, and sums must not depend on how many cores there are.
-_ONE_THREAD = (
+# Children run side by side, and sums must not depend on how many cores there are.
+_THREADS = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -62,6 +62,8 @@ class EvaluatorChild:
         The name that outcomes carry.
     memory_limit : int or None
         Bytes of its own that the child may hold, pages that it shares with others aside.
+    threads : int
+        How many threads BLAS and OpenMP may use.
 
     Notes
     -----
@@ -69,7 +71,9 @@ class EvaluatorChild:
     the thread that made it.
     """
 
-    def __init__(self, data: int, *, worker: str, memory_limit: int | None) -> None:
+    def __init__(
+        self, data: int, *, worker: str, memory_limit: int | None, threads: int = 1
+    ) -> None:
         self._worker = worker
         self._memory_limit = memory_limit
         self._tail = b""
@@ -98,7 +102,7 @@ class EvaluatorChild:
                 stdout=output,
                 stderr=output,
                 pass_fds=theirs,
-                env=_environment(),
+                env=_environment(threads),
                 # A session of its own: Ctrl-C in a terminal does not reach it, and whatever the
                 # program starts can be ended with it, as one process group.
                 start_new_session=True,
@@ -329,9 +333,9 @@ class EvaluatorChild:
         return int(memory.rss - getattr(memory, "shared", 0))
 
 
-def _environment() -> dict[str, str]:
+def _environment(threads: int) -> dict[str, str]:
     environment = dict(os.environ)
-    environment.update(dict.fromkeys(_ONE_THREAD, "1"))
+    environment.update(dict.fromkeys(_THREADS, str(threads)))
     # The order of sets of strings, and what programs make of it, is the same everywhere (G2).
     environment["PYTHONHASHSEED"] = "0"
     environment["PYTHONPATH"] = os.pathsep.join(entry or os.getcwd() for entry in sys.path)

@@ -62,7 +62,7 @@ IDENTITY = (
     "metadata",
 )
 
-CIRCUMSTANCES = ("program", "versions", "machine")
+CIRCUMSTANCES = ("program", "versions", "machine", "blas_threads")
 
 _PACKAGES = ("dspex", "numpy", "scipy", "scikit-learn", "cmaes", "dask", "distributed")
 

@@ -122,6 +122,28 @@ def test_a_study_takes_no_more_than_it_can_use(client: Any, foundation: Foundati
     assert max(held) == 3
 
 
+def test_an_evaluation_may_use_its_whole_cores(
+    client: Any, foundation: Foundation, tmp_path: pathlib.Path
+) -> None:
+    for cores, threads in ((2.0, 2.0), (1.5, 1.0)):
+        request = LeaseRequest(cpu_cores=cores)
+        with closing(DaskExecutor(client, request=request)) as executor:
+            executor.open(job(tmp_path, threads=request.threads))
+            executor.submit(evaluations("environment", 1))
+            (outcome,) = collect(executor, 1)
+            assert isinstance(outcome, Measured)
+            assert outcome.steps[-1].scores["OMP_NUM_THREADS"] == threads
+
+
+def test_a_study_that_goes_on_with_other_threads_says_so(
+    client: Any, foundation: Foundation, tmp_path: pathlib.Path
+) -> None:
+    kept = {"study": "threads", "storage": str(tmp_path / "store.db"), "seed": 1}
+    study(client, resources={"cpu_cores": 2}, **kept)
+    with pytest.warns(UserWarning, match="goes on with another blas_threads: recorded 2, given 1"):
+        study(client, resources={"cpu_cores": 1}, trials=22, **kept)
+
+
 @pytest.mark.parametrize("isolation", ["process", "thread"])
 def test_two_studies_of_a_tenant_share_its_quota(
     client: Any, foundation: Foundation, isolation: Any

@@ -111,9 +111,10 @@ def test_frames_and_sparse_matrices_arrive(travel: Callable[[Payload], Payload])
 
 
 def test_all_fields_arrive(travel: Callable[[Payload], Payload]) -> None:
-    payload = Payload.of(job(np.zeros(10), retry_on=(OSError,), memory_limit=5))
+    payload = Payload.of(job(np.zeros(10), retry_on=(OSError,), memory_limit=5, threads=3))
     copy = travel(payload)
     assert (copy.token, copy.memory_limit, copy.nbytes) == (payload.token, 5, payload.nbytes)
+    assert copy.threads == 3
     loaded = copy.load()
     assert (loaded.seed, loaded.retry_on) == (7, (OSError,))
     assert loaded.space.names == ("x",)
