@@ -148,8 +148,7 @@ class Scheduler:
                 self._handled[event[1]] = now
         self.is_up = True
         self._take(self.ledger.recovered(now))
-        if self.generation == 1:
-            self._take(self.ledger.set_quotas({"team": {"max_concurrent": QUOTA}}, now))
+        self._take(self.ledger.set_quotas({"team": {"max_concurrent": QUOTA}}, now))
         self._after(TICK, self._tick)
         self._after(self._world.dice.expovariate(0.2), self._compact)
 

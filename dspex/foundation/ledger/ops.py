@@ -54,6 +54,10 @@ def _is_names(value: Any) -> bool:
     return isinstance(value, list | tuple) and len(value) <= 256 and all(map(_is_name, value))
 
 
+def _is_topic(value: Any) -> bool:
+    return isinstance(value, list | tuple) and len(value) == 2 and all(map(_is_text, value))
+
+
 def _or_none(is_valid: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: value is None or is_valid(value)
 
@@ -65,6 +69,10 @@ _COLLECTION = _Field(
     'a name that begins with "r:" or "s:"',
 )
 _LIST = _Field(lambda value: isinstance(value, list | tuple), "a list")
+_TOPICS = _Field(
+    lambda value: isinstance(value, list | tuple) and all(map(_is_topic, value)),
+    "a list of pairs of a collection and a pattern",
+)
 _MAP = _Field(lambda value: isinstance(value, dict), "a map with names as keys")
 _AMOUNTS = _Field(_is_amounts, "a map of names to numbers")
 _TOKEN = _Field(_is_token, "a pair of whole numbers")
@@ -152,7 +160,7 @@ OPS: Mapping[str, Op] = {
         {
             "after": _WHOLE,
             "identity": _TEXT,
-            "topics": _LIST,
+            "topics": _TOPICS,
             "tags": _NAMES,
             "replies": _FLAG,
             "seen": _LIST,
@@ -205,6 +213,13 @@ def checked(op: str, number: int | None, args: Mapping[str, Any]) -> dict[str, A
         if value is ...:
             raise InvalidRequestError(f"{op} needs {name}, {field.rule}; it was not given")
         if value is not field.default and not field.is_valid(value):
-            raise InvalidRequestError(f"{name} of {op} is {field.rule}; got {value!r:.120}")
+            raise InvalidRequestError(f"{name} of {op} is {field.rule}; got {_shown(value)}")
         made[name] = value
     return made
+
+
+def _shown(value: Any) -> str:
+    try:
+        return f"{value!r:.120}"
+    except RecursionError:
+        return "what is nested too deep to be shown"

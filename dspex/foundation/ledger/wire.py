@@ -152,7 +152,13 @@ def decode_request(blob: object) -> Request:
             f"a message is at most {MAX_REQUEST:,} bytes; got {type(blob).__name__}"
             + (f" of {len(blob):,}" if isinstance(blob, bytes) else "")
         )
-    message = _unpacked(blob)
+    try:
+        return _checked(_unpacked(blob))
+    except RecursionError:  # of the words that would have said what was wrong
+        raise InvalidRequestError("a message is not nested as deep as this one") from None
+
+
+def _checked(message: Any) -> Request:
     if not isinstance(message, list) or not message:
         raise InvalidRequestError(f"a message is a list; got {type(message).__name__}")
     if not isinstance(message[0], int) or not PROTOCOLS[0] <= message[0] <= PROTOCOLS[1]:
@@ -163,8 +169,11 @@ def decode_request(blob: object) -> Request:
     if len(message) != 4:
         raise InvalidRequestError(f"a message has 4 parts; got {len(message)}")
     _, session, acked_below, calls = message
-    if not isinstance(session, str) or not 1 <= len(session) <= 64:
-        raise InvalidRequestError(f"a session is named by 1 to 64 characters; got {session!r:.80}")
+    if not _is_session(session):
+        raise InvalidRequestError(
+            "a session is named by 1 to 64 printable characters that do not begin with "
+            f'"worker:", as owners of records do that are none; got {session!r:.80}'
+        )
     if not _is_whole(acked_below) or not isinstance(calls, list) or len(calls) > MAX_CALLS:
         raise InvalidRequestError(
             f"a message holds a number and at most {MAX_CALLS:,} calls; got {acked_below!r:.80} "
@@ -180,6 +189,15 @@ def _call(call: Any) -> Call:
             return Call(number, op, args)
     raise InvalidRequestError(
         f"a call is a list of a number or None, an op and its arguments; got {call!r:.120}"
+    )
+
+
+def _is_session(value: object) -> bool:
+    return (
+        isinstance(value, str)
+        and 1 <= len(value) <= 64
+        and value.isprintable()
+        and not value.startswith("worker:")
     )
 
 
