@@ -27,7 +27,7 @@ from dspex.errors import (
     NoWorkersError,
 )
 
-__all__ = ["Connection", "connect_cluster", "current_client", "new_client"]
+__all__ = ["Connection", "check_cluster", "connect_cluster", "current_client", "new_client"]
 
 CONNECT_TIMEOUT = 5.0
 """Seconds to wait for a scheduler that does not answer."""
@@ -123,7 +123,7 @@ def connect_cluster(
         yield Connection(client=given, max_workers=cluster_nodes, is_embedded=False)
         return
     if isinstance(given, Cluster):
-        _check_cluster(given)
+        check_cluster(given)
     elif not isinstance(given, str):
         raise InvalidArgumentError(
             "cluster is a Dask Client, a scheduler address, a Dask cluster object or None; got "
@@ -156,12 +156,13 @@ def _check_client(client: Client) -> None:
         )
 
 
-def _check_cluster(cluster: Cluster) -> None:
+def check_cluster(cluster: Cluster) -> None:
+    """Refuse a cluster object that cannot be used by code that blocks."""
     if cluster.asynchronous:
         raise InvalidArgumentError(
-            "a study blocks until it is done, so it needs a cluster object that blocks; this one "
-            "is asynchronous; run the study in a thread, with the address: await "
-            "asyncio.to_thread(dspex.optimize, ..., cluster=cluster.scheduler_address)"
+            "code that blocks needs a cluster object that blocks; this one is asynchronous; go "
+            "into a thread, with the address: await asyncio.to_thread(dspex.optimize, ..., "
+            "cluster=cluster.scheduler_address), or call dspex.connect with an asynchronous Client"
         )
     if cluster.status.name != "running":
         raise ClusterUnreachableError(

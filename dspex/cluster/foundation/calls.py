@@ -119,6 +119,7 @@ class LedgerCaller:
         if self._closed:
             return
         self._closed = True
+        self._ends = float("-inf")  # what it held is held no more
         self._exchange.close()
         own = [task for task in (self._keeper, self._introducing) if task is not None]
         for task in own:

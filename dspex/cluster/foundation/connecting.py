@@ -5,21 +5,22 @@ Knows: Dask clients and cluster objects, what must be installed. Must not know: 
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack, ExitStack, suppress
 from importlib.metadata import entry_points
 from typing import Any
 
 from dask import config
 from distributed import Client, get_client
+from distributed.deploy.cluster import Cluster
 
-from dspex.cluster.connect import current_client, new_client
+from dspex.cluster.connect import check_cluster, current_client, new_client
 from dspex.cluster.embedded import start_embedded_cluster
 from dspex.cluster.foundation.bridge import LoopBridge
 from dspex.cluster.foundation.calls import LedgerCaller
+from dspex.cluster.foundation.dropping import close_when_dropped
 from dspex.cluster.foundation.install import install
 from dspex.cluster.foundation.local import connect_local, open_local
 from dspex.cluster.inside import is_inside_task
@@ -76,32 +77,39 @@ def connect(
     """
     seconds = parse_seconds("lease", lease)
     assert seconds is not None
-    space = namespace or ""
-    if not space.isprintable() or len(space) > 128 or ":" in space:
+    space: Any = "" if namespace is None else namespace
+    if not (
+        isinstance(space, str) and space.isprintable() and len(space) <= 128 and ":" not in space
+    ):
         raise InvalidArgumentError(
             f"a namespace is at most 128 printable characters without ':'; got {namespace!r}"
         )
     journal = journal or config.get("dspex.journal", None)
-    backend = registry_backend or config.get("dspex.registry.backend", "scheduler")
+    backend = _made(registry_backend or config.get("dspex.registry.backend", "scheduler"))
     if isinstance(cluster, str) and cluster == "local":
-        return connect_local(
-            namespace=space, journal=journal, lease=seconds, backend=_made(backend)
-        )
+        return connect_local(namespace=space, journal=journal, lease=seconds, backend=backend)
+    closing = AsyncExitStack()
     with ExitStack() as stack:
         client = _client(cluster, stack)
-        if client.asynchronous:
-            opening: Any = _open(client, space, journal, seconds, backend, asynchronous=True)
-            return opening  # type: ignore[no-any-return]  # awaited, as all of Dask's async calls
-        if client.status != "running":
+        if client.status in ("closing", "closed") or not (
+            client.asynchronous or client.status == "running"
+        ):
             raise InvalidArgumentError(
                 f"the Client must be connected; it is {client.status}; make a new one"
             )
         io_loop: Any = client.loop
-        opening = _open(client, space, journal, seconds, backend, asynchronous=False)
-        foundation: Foundation = asyncio.run_coroutine_threadsafe(
-            opening, io_loop.asyncio_loop
-        ).result()
-        foundation.close_after(stack.pop_all().close)
+        bridge = LoopBridge(io_loop.asyncio_loop, asynchronous=client.asynchronous)
+        opening: Any = _open(client, bridge, closing, space, journal, seconds, backend)
+        if client.asynchronous:
+            return opening  # type: ignore[no-any-return]  # awaited, as all of Dask's async calls
+        try:
+            foundation: Foundation = bridge.run(opening)
+        except BaseException:
+            # Ctrl-C may have come when all was done, and nobody had it yet.
+            with suppress(UnavailableError):
+                bridge.run(closing.aclose())
+            raise
+        foundation.close_after(close_when_dropped(bridge, closing, stack.pop_all().close))
         return foundation
     raise AssertionError("a stack of contexts that are left lets errors through")
 
@@ -118,45 +126,54 @@ def _client(cluster: Any, stack: ExitStack) -> Client:
         if current is not None:
             return current
         cluster = stack.enter_context(start_embedded_cluster(None))
+    elif isinstance(cluster, Cluster):
+        check_cluster(cluster)
+    elif not isinstance(cluster, str):
+        raise InvalidArgumentError(
+            'cluster is a Dask Client, a scheduler address, a Dask cluster object, "local" or '
+            f"None; got {cluster!r} of type {type(cluster).__name__}"
+        )
     return stack.enter_context(new_client(cluster))
 
 
 async def _open(
     client: Client,
+    bridge: LoopBridge,
+    closing: AsyncExitStack,
     namespace: str,
     journal: str | None,
     lease: float,
     backend: str | RegistryBackend,
-    *,
-    asynchronous: bool,
 ) -> Foundation:
-    await install(client, journal=journal, lease=lease)
-    async with AsyncExitStack() as stack:
+    try:
+        await install(client, journal=journal, lease=lease)
         caller = session_of(client, lease=lease)
-        stack.push_async_callback(caller.close)
+        closing.push_async_callback(caller.close)
         await caller.start()
         shared = LedgerBackend(caller, shared=True)
-        if backend == "scheduler":
-            chosen: RegistryBackend = shared
-        elif backend == "local":
-            local = await stack.enter_async_context(open_local(lease=lease))
+        chosen: RegistryBackend = shared
+        if backend == "local":
+            local = await closing.enter_async_context(open_local(lease=lease))
             chosen = LedgerBackend(local, shared=False)
-        else:
-            made = _made(backend)
-            assert not isinstance(made, str)
-            chosen = made
-            stack.push_async_callback(chosen.close)
-        return Foundation(
-            caller,
-            LoopBridge(asyncio.get_running_loop(), asynchronous=asynchronous),
-            shared,
-            chosen,
-            namespace=namespace,
-            seconds=parse_seconds,
-            closing=stack.pop_all(),
-            where=str(client.scheduler.address),  # type: ignore[union-attr]
-        )
-    raise AssertionError("a stack of contexts that are left lets errors through")
+        elif not isinstance(backend, str):
+            closing.push_async_callback(backend.close)
+            chosen = backend
+    except BaseException:
+        await closing.aclose()
+        raise
+    foundation = Foundation(
+        caller,
+        bridge,
+        shared,
+        chosen,
+        namespace=namespace,
+        seconds=parse_seconds,
+        closing=closing,
+        where=str(client.scheduler.address),  # type: ignore[union-attr]
+    )
+    if bridge.asynchronous:
+        foundation.close_after(close_when_dropped(bridge, closing, lambda: None))
+    return foundation
 
 
 def session_of(

@@ -5,7 +5,6 @@ Knows: the same server and the same handles, with nothing between them. Must not
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
 from collections.abc import AsyncIterator
@@ -15,6 +14,7 @@ import psutil
 
 from dspex.cluster.foundation.bridge import LoopBridge, LoopThread
 from dspex.cluster.foundation.calls import LedgerCaller
+from dspex.cluster.foundation.dropping import close_when_dropped
 from dspex.cluster.foundation.server import LedgerServer
 from dspex.cluster.units import parse_seconds
 from dspex.foundation.handles.backend import LedgerBackend
@@ -66,27 +66,29 @@ def connect_local(
 ) -> Foundation:
     """Make a foundation in this process; it ends with `Foundation.close`."""
     thread = LoopThread("dspex-local-foundation")
+    bridge = LoopBridge(thread.loop, asynchronous=False)
+    closing = AsyncExitStack()
 
-    async def opened() -> Foundation:
-        async with AsyncExitStack() as stack:
-            caller = await stack.enter_async_context(open_local(journal=journal, lease=lease))
-            own = LedgerBackend(caller, shared=False)
-            return Foundation(
-                caller,
-                LoopBridge(thread.loop, asynchronous=False),
-                own,
-                own if isinstance(backend, str) else backend,
-                namespace=namespace,
-                seconds=parse_seconds,
-                closing=stack.pop_all(),
-                where="this process",
-            )
-        raise AssertionError("a stack of contexts that are left lets errors through")
+    async def opened() -> LedgerCaller:
+        return await closing.enter_async_context(open_local(journal=journal, lease=lease))
 
     try:
-        foundation = asyncio.run_coroutine_threadsafe(opened(), thread.loop).result()
+        caller = bridge.run(opened())
     except BaseException:
+        # Ctrl-C may have come when all was done, and nobody had it yet.
+        bridge.run(closing.aclose())
         thread.stop()
         raise
-    foundation.close_after(thread.stop)
+    own = LedgerBackend(caller, shared=False)
+    foundation = Foundation(
+        caller,
+        bridge,
+        own,
+        own if isinstance(backend, str) else backend,
+        namespace=namespace,
+        seconds=parse_seconds,
+        closing=closing,
+        where="this process",
+    )
+    foundation.close_after(close_when_dropped(bridge, closing, thread.stop))
     return foundation

@@ -79,12 +79,9 @@ class FoundationPlugin(SchedulerPlugin):
             # Before anything is awaited, so that a second plugin finds it.
             untyped._dspex_home = home
         self._home = home
-        try:
-            await home.start(self._quotas)
-        except BaseException:
-            if getattr(scheduler, "_dspex_home", None) is home:
-                del untyped._dspex_home
-            raise
+        await home.start(self._quotas)
+        # Dask tells of workers that come and go from now on.
+        home.look_at_workers()
 
     def add_worker(self, scheduler: Scheduler, worker: str) -> None:
         """Take note of a worker that may become a member."""
@@ -121,10 +118,19 @@ class _Home:
 
     async def start(self, quotas: Mapping[str, Mapping[str, float | None]]) -> None:
         if self._started is None:
-            self._started = asyncio.create_task(self._start(quotas))
+            self._started = asyncio.create_task(self._start(quotas), name="dspex-start")
         await asyncio.shield(self._started)
 
     async def _start(self, quotas: Mapping[str, Mapping[str, float | None]]) -> None:
+        try:
+            await self._begin(quotas)
+        except BaseException:
+            # Another one may try, with another journal or this one mended.
+            del self._scheduler._dspex_home
+            await self.close()
+            raise
+
+    async def _begin(self, quotas: Mapping[str, Mapping[str, float | None]]) -> None:
         await self.server.start()
         if quotas:
             self.server.take(lambda now: self.server.ledger.set_quotas(quotas, now))
@@ -133,21 +139,13 @@ class _Home:
         self._remove_metrics = add_metrics(self.server)
         add_health_route(self._scheduler, self.server)
         self._scheduler.worker_plugins[WORKER_PLUGIN] = worker_plugin(lease=self._lease)
-        for worker in self._scheduler.workers:
-            self.worker_added(worker)
+        self.look_at_workers()
         if self._scheduler.workers:
+            plugin = self._scheduler.worker_plugins[WORKER_PLUGIN]
+            message = {"op": "plugin-add", "plugin": plugin, "name": WORKER_PLUGIN}
             try:
-                await asyncio.wait_for(
-                    self._scheduler.broadcast(
-                        msg={
-                            "op": "plugin-add",
-                            "plugin": self._scheduler.worker_plugins[WORKER_PLUGIN],
-                            "name": WORKER_PLUGIN,
-                        },
-                        on_error="ignore",
-                    ),
-                    _WORKERS_WITHIN,
-                )
+                async with asyncio.timeout(_WORKERS_WITHIN):
+                    await self._scheduler.broadcast(msg=message, on_error="ignore")
             except TimeoutError:
                 logger.warning(
                     "some workers have not answered within %g s; they join when they do",
@@ -156,6 +154,14 @@ class _Home:
 
     async def _handle(self, blob: object = None, **unknown: object) -> bytes:
         return await self.server.handle(blob)
+
+    def look_at_workers(self) -> None:
+        workers = self._scheduler.workers
+        for worker in workers:
+            self.worker_added(worker)
+        for member in self.server.ledger.members.everyone():
+            if member["state"] == "joining" and member["address"] not in workers:
+                self.worker_removed(member["address"], "")
 
     def worker_added(self, worker: str) -> None:
         found = self._scheduler.workers[worker]

@@ -19,7 +19,13 @@ from typing import Any, final
 from dspex.cluster.foundation.blobs import Blobs
 from dspex.cluster.foundation.commits import Commits
 from dspex.cluster.foundation.polls import Polls
-from dspex.errors import DspexError, FoundationError, InvalidRequestError, UnavailableError
+from dspex.errors import (
+    DspexError,
+    FoundationError,
+    InvalidRequestError,
+    JournalCorruptError,
+    UnavailableError,
+)
 from dspex.foundation.audit import AuditLine, audit_lines
 from dspex.foundation.ledger.events import Event
 from dspex.foundation.ledger.ledger import Ledger, Step
@@ -133,16 +139,24 @@ class LedgerServer:
 
     def _recover(self) -> None:
         """Fold the journal; nothing else uses the ledger yet."""
-        now = self._clock()
         loaded = self.journal.load()
         for chunk in loaded.snapshot:
-            _, events = decode_entry(chunk)
-            self.ledger.replay(loaded.upto, events, now)
+            self._replay(loaded.upto, chunk, "the snapshot up to")
             self._snapshot_bytes += len(chunk)
         for number, entry in loaded.entries:
-            _, events = decode_entry(entry)
-            self.ledger.replay(number, events, now)
+            self._replay(number, entry, "entry")
             self._tail_bytes += len(entry)
+
+    def _replay(self, number: int, entry: bytes, what: str) -> None:
+        try:
+            _, events = decode_entry(entry)
+            self.ledger.replay(number, events, self._clock())
+        except Exception as error:
+            raise JournalCorruptError(
+                f"{what} {number:,} of the journal {self.journal.url} is whole, and nothing that "
+                f"this version of dspex understands ({error!r}); use the version that wrote it, "
+                "or another journal"
+            ) from error
 
     async def close(self) -> None:
         """Write what is queued and let the journal go; may be called twice, and after no start."""

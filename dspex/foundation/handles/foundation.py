@@ -5,11 +5,12 @@ Knows: the handles, one session's way to the ledger. Must not know: Dask, journa
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack
 from typing import Any, final
 
-from dspex.errors import InvalidArgumentError
+from dspex.errors import InvalidArgumentError, UnavailableError
 from dspex.foundation.handles.locks import Election, Lock
 from dspex.foundation.handles.registry import Registry
 from dspex.foundation.handles.resources import ResourceManager
@@ -20,14 +21,17 @@ from dspex.foundation.status import Status
 
 __all__ = ["Foundation"]
 
+logger = logging.getLogger("dspex.foundation")
+
 
 @final
 class Foundation:
     """The registry, the state store, resources, locks and members of one cluster.
 
     Made by `dspex.connect`. A context manager; `close` ends the session, and with it the leases,
-    locks and tied entries of this process. Made with an asynchronous Dask client, its methods are
-    awaited, and so are those of all that it gives.
+    locks and tied entries of this process. So does letting go of it and of all that it gave. Made
+    with an asynchronous Dask client, its methods are awaited, and so are those of all that it
+    gives. It stays in its process: neither a fork nor another process can use it.
 
     Attributes
     ----------
@@ -116,6 +120,8 @@ class Foundation:
     def subscribe(self, callback: Callable[[MemberEvent], object]) -> Callable[[], None]:
         """Have a function called with every event, on the client's loop; it must not block.
 
+        What it raises is logged, and it is called with the next event all the same.
+
         Returns
         -------
         callable
@@ -124,7 +130,10 @@ class Foundation:
 
         async def tell() -> None:
             async for event in self._events():
-                callback(event)
+                try:
+                    callback(event)
+                except Exception:
+                    logger.exception("a callback of Foundation.subscribe failed on %r", event)
 
         return self._bridge.spawn(tell())
 
@@ -206,15 +215,18 @@ class Foundation:
     # --- life ------------------------------------------------------------------------------
 
     def close_after(self, then: Callable[[], object]) -> None:
-        """Have something undone after the connection is closed."""
+        """Have something undone after the connection is closed; may be called twice."""
         self._then = then
 
     def close(self) -> None:
         """End the session and all that it holds; may be called twice."""
         if self._bridge.asynchronous:
             return self._bridge.run(self._close())
-        if not self._closed:
+        try:
             self._bridge.run(self._close())
+        except UnavailableError:
+            self._closed = True  # its loop has ended before, and with it the session
+        finally:
             self._then()
         return None
 
@@ -224,6 +236,8 @@ class Foundation:
             self.registry.close()
             self.state_store.close()
             await self._closing.aclose()
+            if self._bridge.asynchronous:
+                self._then()
 
     def __enter__(self) -> Foundation:
         if self._bridge.asynchronous:

@@ -105,11 +105,8 @@ class Lease:
 
     def __del__(self) -> None:
         if self._holding.is_held:
-            work = _forgotten(self._caller, self._holding)
-            try:
-                self._bridge.spawn(work)
-            except RuntimeError:
-                work.close()  # the loop is closed, and with it the session
+            with suppress(UnavailableError):  # the loop is closed, and with it the session
+                self._bridge.spawn(_forgotten(self._caller, self._holding))
 
     def __repr__(self) -> str:
         amounts = ", ".join(f"{name}={value:g}" for name, value in self.amounts.items() if value)

@@ -318,7 +318,9 @@ def test_closing_fails_all_that_is_under_way_and_leaves_nothing() -> None:
             work += [asyncio.ensure_future(commit(caller, f"b{n}")) for n in range(3)]
             work.append(asyncio.ensure_future(caller.read("status")))
             await asyncio.sleep(0)
+            assert caller.now() < caller.lease_ends()
             await caller.close()
+            assert caller.now() > caller.lease_ends()
             outcomes = await asyncio.gather(*work, return_exceptions=True)
             assert outcomes.pop(2) == ("reset",)
             for outcome in outcomes:
