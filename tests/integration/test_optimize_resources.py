@@ -16,7 +16,7 @@ import pytest
 from distributed import Client, LocalCluster
 
 import dspex
-from dspex.cluster import DaskExecutor
+from dspex.cluster import DaskExecutor, connect_cluster
 from dspex.cluster.admission import LeaseRequest
 from dspex.cluster.foundation.plugin import NAME
 from dspex.engine.ports import CapacityChanged, Job, Lost, Notice, TrialEnded
@@ -25,6 +25,7 @@ from dspex.foundation import Foundation
 from dspex.study.records import Measured
 from dspex.testing.executors import collect, evaluations
 from dspex.testing.probe import Probe, probe_space, wait_for
+from dspex.testing.processes import SchedulerProcess, WorkerProcess
 
 SPACE = {"x": dspex.Float(0, 1)}
 
@@ -302,7 +303,7 @@ def test_a_killed_worker_moves_its_lease_and_the_study_ends_complete(
         with closing(DaskExecutor(client, request=request)) as executor:
             executor.open(job(tmp_path))
             executor.submit(evaluations("gate", 4))
-            wait_for(lambda: executor.poll(0.1) or list(tmp_path.glob("entered-*")))
+            wait_for(lambda: (executor.poll(0.1), list(tmp_path.glob("entered-*")))[1])
             (held,) = [w for w, n in foundation.resources.usage().items() if n["leases"]]
             os.kill(pids[held], signal.SIGKILL)
             outcomes = collect(executor, 1)
@@ -327,7 +328,7 @@ def test_a_frozen_worker_loses_its_lease_and_what_it_ran_is_done_elsewhere(
         with closing(DaskExecutor(client, request=LeaseRequest(tenant="frozen"))) as executor:
             executor.open(job(tmp_path))
             executor.submit(evaluations("gate", 2))
-            wait_for(lambda: executor.poll(0.1) or list(tmp_path.glob("entered-*")))
+            wait_for(lambda: (executor.poll(0.1), list(tmp_path.glob("entered-*")))[1])
             (held,) = [w for w, n in foundation.resources.usage().items() if n["leases"]]
             os.kill(pids[held], signal.SIGSTOP)
             try:
@@ -354,7 +355,7 @@ def test_a_session_that_ran_out_costs_its_leases_and_gets_new_ones(
     ):
         executor.open(job(tmp_path))
         executor.submit(evaluations("gate", 1))
-        wait_for(lambda: executor.poll(0.1) or list(tmp_path.glob("entered-*")))
+        wait_for(lambda: (executor.poll(0.1), list(tmp_path.glob("entered-*")))[1])
         let_go = threading.Event()
         own.loop.asyncio_loop.call_soon_threadsafe(let_go.wait, 60)
         wait_for(lambda: leased(foundation) == 0)
@@ -366,3 +367,33 @@ def test_a_session_that_ran_out_costs_its_leases_and_gets_new_ones(
         (tmp_path / "release").touch()
         assert [type(each) for each in collect(executor, 1)] == [Measured]
         assert leased(foundation) == 1
+
+
+@pytest.mark.chaos
+@pytest.mark.slow  # the client's own pauses between attempts
+@pytest.mark.parametrize("has_journal", [False, True])
+def test_a_scheduler_that_comes_back_gives_leases_again(
+    tmp_path: pathlib.Path, has_journal: bool
+) -> None:
+    journal = f"sqlite:///{tmp_path / 'journal.db'}" if has_journal else None
+    with (
+        SchedulerProcess(journal) as scheduler,
+        WorkerProcess(scheduler.address) as worker,
+        connect_cluster(scheduler.address, cluster_nodes=1) as connection,
+    ):
+        request = LeaseRequest(cpu_cores=1)
+        with closing(DaskExecutor(connection.client, request=request)) as executor:
+            executor.open(job(tmp_path))
+            executor.submit(evaluations("gate"))
+            wait_for(lambda: (executor.poll(0.1), list(tmp_path.glob("entered-*")))[1])
+            scheduler.kill()
+            wait_for(lambda: any(isinstance(each, Notice) for each in executor.poll(0.1)))
+            worker.wait()
+            scheduler.start()
+            scheduler.wait_until_up()
+            (tmp_path / "release").touch()
+            with WorkerProcess(scheduler.address):
+                assert [type(each) for each in collect(executor, 1)] == [Measured]
+                executor.close()
+                with dspex.connect(scheduler.address) as foundation:
+                    assert leased(foundation) == 0
