@@ -17,7 +17,7 @@ from dspex.foundation.patterns import matches
 
 __all__ = ["Feed", "Wanted"]
 
-LIMIT = 200_000
+LIMIT = 20_000
 """Events that are remembered."""
 
 LIMIT_BYTES = 64 * 2**20
