@@ -292,10 +292,6 @@ def test_a_lease_that_is_forgotten_is_given_back_in_the_background(bridge: Loopi
         pass
     gc.collect()
     assert not bridge.spawned
-    forgotten = resources.acquire("fit")
-    bridge.loop.close()
-    del forgotten
-    gc.collect()
 
 
 def test_nothing_that_is_held_is_pickled(bridge: LoopingBridge) -> None:
