@@ -35,6 +35,10 @@ def _session_renew(turn: Turn, session: str, number: int, args: _Args) -> Any:
 
 def _session_close(turn: Turn, session: str, number: int, args: _Args) -> Any:
     if turn.sessions.is_open(session):
+        address = turn.members.address_of(session)
+        if address is not None:  # a worker that says so leaves in order
+            turn.members.left(address, turn.emit)
+            turn.end_worker(address)
         turn.end_session(session, args["reason"] or "closed")
         turn.settle()
     return True
@@ -50,10 +54,11 @@ def _records_commit(turn: Turn, session: str, number: int, args: _Args) -> Any:
         if isinstance(each, list | tuple) and len(each) > 6 and each[0] == "put" and each[6]:
             _check_owner(turn, each[6])
     revision = turn.revision + 1
+    version = turn.version_of(revision)
     replies = turn.records.commit(
         args["collection"],
         operations,
-        revision=revision,
+        revision=version,
         writer=session,
         now=turn.now,
         emit=turn.emit,
@@ -61,7 +66,7 @@ def _records_commit(turn: Turn, session: str, number: int, args: _Args) -> Any:
     turn.depends = revision - (not turn.events) if args["wait_durable"] else 0
     # Whoever writes a record knows what it wrote: its version says the rest.
     return [
-        reply[1] if operation[0] == "put" and reply[1] == revision else reply
+        reply[1] if operation[0] == "put" and reply[1] == version else reply
         for operation, reply in zip(operations, replies, strict=True)
     ]
 
@@ -80,7 +85,8 @@ def _check_owner(turn: Turn, owner: Any) -> None:
 def _records_fetch(turn: Turn, session: str, number: int, args: _Args) -> Any:
     found = [turn.records.get(args["collection"], key) for key in args["keys"]]
     if None not in found:
-        turn.depends = max((each.version for each in found if each is not None), default=0)
+        newest = max((each.version for each in found if each is not None), default=0)
+        turn.depends = turn.revision_of(newest)
     return found
 
 
@@ -120,15 +126,6 @@ def _members_join(turn: Turn, session: str, number: int, args: _Args) -> Any:
     )
     turn.settle()
     return {"incarnation": incarnation}
-
-
-def _members_leave(turn: Turn, session: str, number: int, args: _Args) -> Any:
-    address = turn.members.address_of(session)
-    if address is not None:
-        turn.members.left(address, turn.emit)
-        turn.end_worker(address)
-        turn.settle()
-    return True
 
 
 def _members_drain(turn: Turn, session: str, number: int, args: _Args) -> Any:
@@ -273,7 +270,6 @@ PERFORMERS: Mapping[str, Callable[[Turn, str, int, _Args], Any]] = {
     "records.select": _records_select,
     "records.snapshot": _records_snapshot,
     "members.join": _members_join,
-    "members.leave": _members_leave,
     "members.drain": _members_drain,
     "members.list": _members_list,
     "resources.acquire": _resources_acquire,

@@ -19,6 +19,9 @@ from dspex.foundation.ledger.sessions import Sessions
 
 __all__ = ["Turn"]
 
+_REVISIONS = 2**32
+"""More than there are in one term, and over all terms versions stay below 2**53."""
+
 _Call = tuple[str, int]
 """(session, number)"""
 
@@ -97,6 +100,19 @@ class Turn:
         """Make a token, larger than all before."""
         self._tokens += 1
         return (self.term, self._tokens)
+
+    def version_of(self, revision: int) -> int:
+        """The version of what is written at a revision of this term.
+
+        Versions of a term are larger than all of the terms before it. A crash takes back revisions
+        that were told already where nobody waited for the journal, and gives them again; a version
+        that was told is never another record's.
+        """
+        return (self.term - 1) * _REVISIONS + revision
+
+    def revision_of(self, version: int) -> int:
+        """The revision at which a version was written; 0 for those of former terms."""
+        return max(0, version - (self.term - 1) * _REVISIONS)
 
     def dump(self) -> Iterator[Event]:
         """Events that make the state as it is now, however late they are taken."""

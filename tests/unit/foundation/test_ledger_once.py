@@ -175,5 +175,5 @@ def test_what_a_leaving_worker_frees_of_a_quota_is_granted_at_once() -> None:
     held = call(ledger, "v", 3, "resources.acquire", tenant="t", worker="w", priority=0, **wish)
     assert held.reply["worker"] == "w"
     assert call(ledger, "v", 4, "resources.acquire", tenant="t", priority=0, **wish).is_pending
-    step = call(ledger, "w", 2, "members.leave")
+    step = ledger.handle("w", 0, Call(None, "session.close", {}), now=0.0)
     assert [event[2] for event in step.events if event[:2] == ("reply", "v")] == [4]
