@@ -27,8 +27,8 @@ class Record(NamedTuple):
     ----------
     key : str
     version : int
-        The revision of the ledger that wrote it last. Grows with every change of any record, so
-        a key that was dropped and made again never has an old version.
+        Grows with every change of any record, over restarts too, so a key that was dropped and
+        made again never has an old version.
     value : bytes
         Opaque.
     metadata : mapping of str to Json

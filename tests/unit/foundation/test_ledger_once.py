@@ -10,6 +10,7 @@ from dspex.errors import (
     KeyExistsError,
     LeaseExpiredError,
     UnsatisfiableRequestError,
+    VersionConflictError,
 )
 from dspex.foundation.ledger.ledger import Ledger, Step
 from dspex.foundation.ledger.wire import Call
@@ -177,3 +178,36 @@ def test_what_a_leaving_worker_frees_of_a_quota_is_granted_at_once() -> None:
     assert call(ledger, "v", 4, "resources.acquire", tenant="t", priority=0, **wish).is_pending
     step = ledger.handle("w", 0, Call(None, "session.close", {}), now=0.0)
     assert [event[2] for event in step.events if event[:2] == ("reply", "v")] == [4]
+
+
+def test_a_version_that_was_told_and_taken_back_is_never_another_record() -> None:
+    first = opened("a", "b")
+    journal = list(first.dump())
+    revision = first.revision
+    # Nobody waits for the journal; the scheduler dies before it has the entry.
+    operations = [put("k", b"a", {})]
+    told = call(
+        first, "a", 1, "records.commit", collection="r:", operations=operations, wait_durable=False
+    )
+    assert told.depends == 0
+    second = Ledger(term=2)
+    second.replay(revision, journal, 0.0)
+    second.recovered(0.0)
+    written = commit(second, "b", 1, put("k", b"b", {}))
+    assert written.revision == told.revision
+    assert written.reply[0] > told.reply[0]
+    stale = commit(second, "a", 2, put("k", b"A", {}, expected_version=told.reply[0]))
+    assert isinstance(stale.reply, VersionConflictError)
+    assert value(second) == b"b", "a write that was acknowledged is not lost"
+
+
+def test_a_read_waits_for_the_newest_that_it_tells_and_for_nothing_of_former_terms() -> None:
+    first = opened("a")
+    commit(first, "a", 1, put("k", b"a", {}))
+    second = Ledger(term=2)
+    second.replay(first.revision, list(first.dump()), 0.0)
+    fetch = Call(None, "records.fetch", {"collection": "r:", "keys": ["k"]})
+    assert second.handle("a", 0, fetch, now=0.0).depends == 0
+    written = commit(second, "a", 2, put("k", b"b", {}, on_conflict="replace"))
+    commit(second, "a", 3, put("other", b"", {}))
+    assert second.handle("a", 0, fetch, now=0.0).depends == written.revision
