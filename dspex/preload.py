@@ -21,18 +21,19 @@ from dask import config
 from distributed import Scheduler
 
 from dspex.cluster.foundation.plugin import FoundationPlugin
+from dspex.cluster.units import parse_seconds
 
 __all__ = ["dask_setup"]
 
 
 @click.command()
 @click.option("--dspex-journal", default=None, help="memory, sqlite:///path or etcd://host:port")
-@click.option("--dspex-lease", default=None, type=float, help="seconds")
+@click.option("--dspex-lease", default=None, help='seconds, or "500ms"')
 @click.option("--dspex-repair", is_flag=True, help="open a damaged journal with what is left")
 def dask_setup(
     scheduler: Scheduler,
     dspex_journal: str | None,
-    dspex_lease: float | None,
+    dspex_lease: str | None,
     dspex_repair: bool,
 ) -> None:
     """Add the plugin; Dask starts it before it serves anything."""
@@ -40,7 +41,7 @@ def dask_setup(
     scheduler.add_plugin(
         FoundationPlugin(
             dspex_journal or config.get("dspex.journal", "memory"),
-            lease=dspex_lease or config.get("dspex.lease", 3.0),
+            lease=parse_seconds("lease", dspex_lease or config.get("dspex.lease", 3.0)) or 3.0,
             quotas=config.get("dspex.quotas", {}),
             repair=dspex_repair or config.get("dspex.repair", False),
         )

@@ -268,6 +268,20 @@ def test_a_worker_that_is_retired_leaves_in_order() -> None:
         worker.wait()
 
 
+def test_a_worker_that_is_told_to_end_leaves_in_order() -> None:
+    # Without a nanny Dask's worker drops its connection first, as a dead one does.
+    with (
+        SchedulerProcess() as scheduler,
+        WorkerProcess(scheduler.address, nanny=True) as worker,
+        dspex.connect(scheduler.address) as foundation,
+        foundation.events() as events,
+    ):
+        assert next(events).kind == "joined"
+        worker.send(signal.SIGTERM)
+        assert next(events).kind == "left"
+        worker.wait()
+
+
 def test_a_stalled_scheduler_loses_nobody() -> None:
     variables = {"DASK_DSPEX__LEASE": "0.5"}
 

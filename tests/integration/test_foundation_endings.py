@@ -316,6 +316,18 @@ def test_a_journal_that_cannot_be_opened_is_told_and_another_one_may_be_tried(
         assert foundation.registry.lookup("k").value == 1
 
 
+def test_a_journal_by_a_relative_path_is_known_again(
+    cluster_of: Callable[[int], Any], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    client = cluster_of(1)
+    for url in ("sqlite:///journal.db", "sqlite:///journal.db", f"sqlite:///{tmp_path}/journal.db"):
+        with dspex.connect(client, journal=url) as foundation:
+            assert foundation.journal["url"] == f"sqlite:///{tmp_path}/journal.db"
+    with pytest.raises(InvalidArgumentError, match="a scheduler has one journal"):
+        dspex.connect(client, journal="sqlite:///another.db")
+
+
 def test_a_restart_of_all_workers_lets_them_join_again(cluster_of: Callable[[int], Any]) -> None:
     client = cluster_of(1)
     with dspex.connect(client) as foundation, foundation.events() as events:

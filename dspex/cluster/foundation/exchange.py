@@ -75,6 +75,7 @@ class Exchange:
         *,
         within: float,
         acked_below: int = 0,
+        parked: Sequence[int] = (),
     ) -> Answer:
         """Send calls (number, body) once.
 
@@ -87,7 +88,7 @@ class Exchange:
         """
         if self._is_closed:
             raise _closed()
-        request = encode_flight(session or _NOBODY, acked_below, calls)
+        request = encode_flight(session or _NOBODY, acked_below, parked, calls)
         limit = asyncio.timeout(within)
         try:
             async with limit:
@@ -187,7 +188,7 @@ class Exchange:
     async def take_leave(self, session: str, reason: str, *, within: float) -> None:
         """End a session, if that can be said; after `close`."""
         said = encode_body("session.close", {"reason": reason})
-        request = encode_flight(session, 0, [(None, said)])
+        request = encode_flight(session, 0, (), [(None, said)])
         with suppress(OSError, DspexError):
             async with asyncio.timeout(within):
                 await self._send(request)

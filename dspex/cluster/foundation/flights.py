@@ -54,6 +54,7 @@ class Flights:
         self._wait = wait
         self._next_number = 1
         self._unanswered: dict[int, Item] = {}  # in the order of their numbers
+        self._parked: dict[int, Item] = {}
         self._outbox: list[Item] = []
         self._in_air = 0
         self._tasks: dict[asyncio.Task[None], list[Item]] = {}
@@ -81,14 +82,22 @@ class Flights:
 
     def forget(self, item: Item) -> None:
         """Acknowledge the reply of a call."""
-        # The number may be another call's by now, of another session.
+        for table in (self._unanswered, self._parked):
+            # The number may be another call's by now, of another session.
+            if item.number and table.get(item.number) is item:
+                del table[item.number]
+
+    def park(self, item: Item) -> None:
+        """Let a call wait for long, without keeping the replies to later ones for it."""
         if item.number and self._unanswered.get(item.number) is item:
             del self._unanswered[item.number]
+            self._parked[item.number] = item
 
     def session_began(self, waiting: Iterable[Item]) -> None:
         """Take over what can be, from a session that has ended."""
         self._next_number = 1
         self._unanswered.clear()
+        self._parked.clear()
         numbered = [item for item in self._outbox if item.number]
         self._outbox = [item for item in self._outbox if not item.number]
         for item in (*waiting, *numbered):
@@ -113,7 +122,8 @@ class Flights:
         """Fail what is not answered yet."""
         self._closed = True
         tasks = list(self._tasks)
-        for items in (self._unanswered.values(), self._outbox, *self._tasks.values()):
+        waiting = (self._unanswered.values(), self._parked.values(), self._outbox)
+        for items in (*waiting, *self._tasks.values()):
             _all_done(items, _closed())
         for task in tasks:
             task.cancel()
@@ -173,10 +183,12 @@ class Flights:
             await self._again(items, error)
 
     async def _answer(self, session: str, items: Sequence[Item]) -> Answer:
+        below = next(iter(self._unanswered), self._next_number)
         return await self._exchange.exchange(
             session,
             [(item.number, item.body) for item in items],
-            acked_below=next(iter(self._unanswered), self._next_number),
+            acked_below=below,
+            parked=[number for number in self._parked if number < below],
             # A transport may try for longer than anybody here wants to wait.
             within=max(item.deadline for item in items) - self._exchange.now(),
         )

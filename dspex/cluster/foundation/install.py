@@ -18,7 +18,12 @@ from distributed.protocol.pickle import dumps
 from dspex.cluster.foundation.plugin import NAME, FoundationPlugin
 from dspex.cluster.source import Source
 from dspex.cluster.versions import Facts, ask_scheduler, ask_workers, describe
-from dspex.errors import InvalidArgumentError, UnavailableError, VersionMismatchError
+from dspex.errors import (
+    DspexError,
+    InvalidArgumentError,
+    UnavailableError,
+    VersionMismatchError,
+)
 from dspex.foundation.ledger.wire import (
     PROTOCOL,
     Call,
@@ -26,10 +31,12 @@ from dspex.foundation.ledger.wire import (
     decode_answer,
     encode_request,
 )
+from dspex.storage.journals.opening import open_journal
 
 __all__ = ["install", "misfits"]
 
-_ANSWER_WITHIN = 10.0
+_ANSWER_WITHIN = 30.0
+"""Seconds that a scheduler may be held up."""
 
 _SOURCE = """
 def facts():
@@ -64,43 +71,63 @@ async def install(client: Client, *, journal: str | None, lease: float) -> None:
         Where scheduler or workers run what does not fit; nothing was registered.
     InvalidArgumentError
         Where it runs already, on another journal.
+    UnavailableError
+        Where the scheduler does not answer, or cannot do it.
     """
-    running = await _journal_of(client)
-    if running is None:
-        await _check_versions(client)
-        scheduler: Any = client.scheduler
-        await scheduler.register_scheduler_plugin(
-            plugin=dumps(FoundationPlugin(journal or "memory", lease=lease)),
-            name=NAME,
-            idempotent=True,
-        )
+    try:
         running = await _journal_of(client)
         if running is None:
-            raise UnavailableError(
-                "the foundation's plugin was registered and does not answer; look at the "
-                "scheduler's log"
+            async with asyncio.timeout(_ANSWER_WITHIN):
+                await _check_versions(client)
+            scheduler: Any = client.scheduler
+            # Without a limit: it may have a long journal to read.
+            await scheduler.register_scheduler_plugin(
+                plugin=dumps(FoundationPlugin(journal or "memory", lease=lease)),
+                name=NAME,
+                idempotent=True,
             )
-    if journal is not None and journal != running:
+            running = await _journal_of(client)
+    except TimeoutError as error:
+        if isinstance(error, DspexError):
+            raise
+        raise UnavailableError(
+            f"the scheduler did not answer within {_ANSWER_WITHIN:g} s; it may be held up by a "
+            "large graph; try again"
+        ) from error
+    if running is None:
+        raise UnavailableError(
+            "the foundation's plugin was registered and does not answer; look at the "
+            "scheduler's log"
+        )
+    if journal is not None and journal not in running and _url(journal) not in running:
         raise InvalidArgumentError(
-            f"a scheduler has one journal; this one uses {running!r}, not {journal!r}; leave "
+            f"a scheduler has one journal; this one uses {running[0]!r}, not {journal!r}; leave "
             "journal out, or start the scheduler with `--preload dspex.preload --dspex-journal`"
         )
 
 
-async def _journal_of(client: Client) -> str | None:
-    """The URL of the journal of a foundation that runs; None where none does."""
+async def _journal_of(client: Client) -> tuple[str, str] | None:
+    """The URL of the journal of a foundation that runs, and how it was asked for; or None."""
     run: Any = client.run_on_scheduler
-    if not await asyncio.wait_for(run(_IS_THERE), _ANSWER_WITHIN):
-        return None
     scheduler: Any = client.scheduler
     request = encode_request(Request("connecting", 0, [Call(None, "status", {})]))
-    blob = await asyncio.wait_for(scheduler.dspex(blob=request), _ANSWER_WITHIN)
+    async with asyncio.timeout(_ANSWER_WITHIN):
+        if not await run(_IS_THERE):
+            return None
+        blob = await scheduler.dspex(blob=request)
+    if not blob:
+        raise UnavailableError("the scheduler closes; connect to the next one")
     status, payload = decode_answer(blob).replies[0]
     if status:
         name, message, _ = payload
         raise UnavailableError(f"the foundation of this scheduler refuses: {name}: {message}")
-    url: str = payload["journal"]["url"]
-    return url
+    facts = payload["journal"]
+    return facts["url"], facts["asked"]
+
+
+def _url(journal: str) -> str:
+    """How a journal of this name calls itself, in this process."""
+    return open_journal(journal).url
 
 
 async def _check_versions(client: Client) -> None:

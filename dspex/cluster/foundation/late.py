@@ -48,6 +48,7 @@ class LateReplies:
     def wait(self, item: Item) -> None:
         """Take a call whose answer was PENDING."""
         assert item.number
+        self._flights.park(item)
         if item.answered is not None:
             done(item, None)
             return

@@ -26,6 +26,7 @@ from dspex.cluster.foundation.server import LedgerServer
 from dspex.cluster.foundation.shim import NAME as WORKER_PLUGIN
 from dspex.cluster.foundation.shim import worker_plugin
 from dspex.errors import InvalidRequestError
+from dspex.foundation.ports import Journal
 from dspex.storage.journals.opening import open_journal
 
 __all__ = ["NAME", "FoundationPlugin"]
@@ -75,7 +76,8 @@ class FoundationPlugin(SchedulerPlugin):
         untyped: Any = scheduler
         home: _Home | None = getattr(scheduler, "_dspex_home", None)
         if home is None:
-            home = _Home(scheduler, open_journal(self._journal, repair=self._repair), self._lease)
+            journal = open_journal(self._journal, repair=self._repair)
+            home = _Home(scheduler, journal, self._journal, self._lease)
             # Before anything is awaited, so that a second plugin finds it.
             untyped._dspex_home = home
         self._home = home
@@ -96,7 +98,7 @@ class FoundationPlugin(SchedulerPlugin):
     def log_event(self, topic: str, msg: Any) -> None:
         """Listen for workers that say that they are about to close."""
         if self._home is not None and isinstance(msg, dict):
-            self._home.heard(msg)
+            self._home.heard(topic, msg)
 
     async def before_close(self) -> None:
         """Write what is queued and let the journal go."""
@@ -108,8 +110,9 @@ class FoundationPlugin(SchedulerPlugin):
 class _Home:
     """What there is once per scheduler."""
 
-    def __init__(self, scheduler: Scheduler, journal: Any, lease: float) -> None:
+    def __init__(self, scheduler: Scheduler, journal: Journal, asked: str, lease: float) -> None:
         self._scheduler: Any = scheduler
+        self._asked = asked
         self._lease = lease
         self.server = LedgerServer(journal, guard=self._guard, extend=self._extend)
         self._leaving: set[str] = set()
@@ -176,14 +179,12 @@ class _Home:
             lambda now: self.server.ledger.worker_closed(worker, is_expected=is_expected, now=now)
         )
 
-    def heard(self, message: Mapping[str, Any]) -> None:
+    def heard(self, worker: str, message: Mapping[str, Any]) -> None:
         if message.get("action") == "worker-status-change":
-            worker = message.get("worker")
-            status = message.get("status")
-            if worker and status in ("closing", "closing_gracefully", "closed"):
-                self._leaving.add(str(worker))
-            elif worker:
-                self._leaving.discard(str(worker))
+            if message.get("status") in ("closing", "closing_gracefully", "closed"):
+                self._leaving.add(worker)
+            else:
+                self._leaving.discard(worker)
 
     def _guard(self, op: str, args: Mapping[str, Any]) -> None:
         if op == "members.join" and args.get("address") not in self._scheduler.workers:
@@ -197,6 +198,7 @@ class _Home:
             return self._with_loads(reply)
         if op == "status":
             reply["members"] = self._with_loads(reply["members"])
+            reply["journal"]["asked"] = self._asked
         return reply
 
     def _with_loads(self, members: list[dict[str, Any]]) -> list[dict[str, Any]]:

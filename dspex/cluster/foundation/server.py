@@ -218,7 +218,13 @@ class LedgerServer:
         except DspexError as error:
             return FAILED, error_payload(error), 0
         try:
-            step = self.ledger.handle(request.session, request.acked_below, call, now=self._clock())
+            step = self.ledger.handle(
+                request.session,
+                request.acked_below,
+                call,
+                now=self._clock(),
+                parked=request.parked,
+            )
         except Exception as error:
             return FAILED, error_payload(self._broken(call.op, error)), self.ledger.revision
         self._take(step)
@@ -368,6 +374,13 @@ class LedgerServer:
             "identity": self.journal.identity,
         }
 
+    def _trouble(self) -> str:
+        """Why nothing can be changed now, or read for certain; empty where it can."""
+        trouble = self.commits.fenced or self.commits.trouble
+        if trouble is None and not self.journal.owns():
+            return "it has another owner, or cannot tell"
+        return str(trouble or "")
+
     def status(self) -> dict[str, Any]:
         """Numbers for people and for monitors, plain data."""
         ledger, commits = self.ledger, self.commits
@@ -377,7 +390,7 @@ class LedgerServer:
             "committed": commits.committed,
             "journal": {
                 **self._facts(),
-                "trouble": str(commits.fenced or commits.trouble or ""),
+                "trouble": self._trouble(),
                 "batches": commits.batches,
                 "seconds": commits.seconds,
                 "waiting": ledger.revision - commits.committed,

@@ -11,7 +11,8 @@ tag          fields
 put          collection, key, version, value, metadata, capabilities, ttl, owner, writer
 drop         collection, key, version, reason
 session      session, kind ("client" or "worker"), name, lease (seconds)
-acked        session, the number below which replies are not kept (in snapshots only)
+acked        session, the number below which replies are not kept, but for those of these numbers
+             (in snapshots only)
 gone         session, reason
 reply        session, number, is_ok, payload
 member       address, incarnation, session, name, host, state, capacity

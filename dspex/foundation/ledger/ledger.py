@@ -11,7 +11,7 @@ one entry of the journal, numbered by the ledger's revision. What a reply tells 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, final
 
 from dspex.errors import DspexError, InvalidRequestError, SessionExpiredError
@@ -84,8 +84,27 @@ class Ledger:
 
     # --- steps -----------------------------------------------------------------------------
 
-    def handle(self, session: str, acked_below: int, call: Call, *, now: float) -> Step:
-        """Perform one call; an error that it deserves is its reply."""
+    def handle(
+        self,
+        session: str,
+        acked_below: int,
+        call: Call,
+        *,
+        now: float,
+        parked: Sequence[int] = (),
+    ) -> Step:
+        """Perform one call; an error that it deserves is its reply.
+
+        Parameters
+        ----------
+        session : str
+        acked_below : int
+            The session has the replies to its calls of smaller numbers,
+        parked : sequence of int
+            but for those of these numbers, which wait.
+        call : Call
+        now : float
+        """
         turn = self._turn
         turn.begin(now)
         is_pending = False
@@ -101,7 +120,9 @@ class Ledger:
                 )
             if OPS[call.op].changes:
                 assert call.number is not None
-                reply, is_pending = self._once(session, call.number, acked_below, call.op, args)
+                reply, is_pending = self._once(
+                    session, call.number, call.op, args, acked_below, parked
+                )
             else:
                 if call.op != "session.renew":
                     self.sessions.touch(session, now)
@@ -115,11 +136,17 @@ class Ledger:
         return self._end(reply, is_pending)
 
     def _once(
-        self, session: str, number: int, acked_below: int, op: str, args: Mapping[str, Any]
+        self,
+        session: str,
+        number: int,
+        op: str,
+        args: Mapping[str, Any],
+        acked_below: int,
+        parked: Sequence[int],
     ) -> tuple[Any, bool]:
         """Perform a call that may have been performed before."""
         turn = self._turn
-        stored = self.sessions.begin(session, number, acked_below, turn.now)
+        stored = self.sessions.begin(session, number, acked_below, turn.now, parked)
         if stored is not None:
             return _reply(stored), False
         if (session, number) in turn.waiting:

@@ -118,7 +118,6 @@ OPS: Mapping[str, Op] = {
     "records.select": Op(False, {"collection": _COLLECTION, "query": _LIST}),
     "records.snapshot": Op(False, {"collection": _COLLECTION, "pattern": _NAME}),
     "members.join": Op(True, {"address": _NAME, "name": _TEXT, "host": _TEXT, "capacity": _MAP}),
-    "members.leave": Op(True, {"reason": _TEXT}),
     "members.drain": Op(True, {"address": _NAME, "undo": _FLAG}),
     "members.list": Op(False, {}),
     "resources.acquire": Op(

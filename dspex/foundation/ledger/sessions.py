@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, final
 
 from dspex.errors import InvalidRequestError, SessionExpiredError
@@ -57,13 +57,29 @@ class _Facts(NamedTuple):
 
 @final
 class _Session:
-    __slots__ = ("acked_below", "facts", "renewed", "replies")
+    __slots__ = ("acked_below", "facts", "parked", "parked_told", "renewed", "replies")
 
     def __init__(self, facts: _Facts, renewed: float) -> None:
         self.facts = facts
         self.renewed = renewed  # in running time
         self.replies: dict[int, tuple[bool, Any]] = {}
         self.acked_below = 0
+        self.parked: frozenset[int] = frozenset()  # below it, and not acknowledged
+        self.parked_told: Sequence[int] = ()
+
+    def acknowledge(self, below: int, parked: Sequence[int]) -> None:
+        if below < self.acked_below or (below == self.acked_below and parked is self.parked_told):
+            return  # sent earlier, or with the same request
+        # What was acknowledged once does not wait any more.
+        waits = frozenset(
+            number for number in parked if number >= self.acked_below or number in self.parked
+        )
+        self.acked_below, self.parked, self.parked_told = below, waits, parked
+        for old in [each for each in self.replies if each < below and each not in waits]:
+            del self.replies[old]
+
+    def is_acknowledged(self, number: int) -> bool:
+        return number < self.acked_below and number not in self.parked
 
 
 @final
@@ -176,9 +192,24 @@ class Sessions:
         self.touch(session, now)
 
     def begin(
-        self, session: str, number: int, acked_below: int, now: float
+        self,
+        session: str,
+        number: int,
+        acked_below: int,
+        now: float,
+        parked: Sequence[int] = (),
     ) -> tuple[bool, Any] | None:
         """Begin a call: gives what `stored` gives, None where it is to be performed.
+
+        Parameters
+        ----------
+        session : str
+        number : int
+        acked_below : int
+            The session has the replies to its calls of smaller numbers,
+        now : float
+        parked : sequence of int
+            but for those of these numbers, which wait.
 
         Raises
         ------
@@ -188,13 +219,8 @@ class Sessions:
         """
         found = self._known(session)
         self.touch(session, now)
-        if acked_below > found.acked_below:
-            found.acked_below = acked_below
-            replies = found.replies
-            # In the order of their numbers, but for calls that waited for a lease.
-            for old in [each for each in replies if each < acked_below]:
-                del replies[old]
-        if number < found.acked_below:
+        found.acknowledge(acked_below, parked)
+        if found.is_acknowledged(number):
             raise InvalidRequestError(
                 f"the reply to call {number} was acknowledged, so it is not kept; the session "
                 f"acknowledged all below {found.acked_below}"
@@ -211,7 +237,7 @@ class Sessions:
             Where the session leaves too many unacknowledged.
         """
         found = self._sessions.get(session)
-        if found is not None and number >= found.acked_below:
+        if found is not None and not found.is_acknowledged(number):
             _refuse_many(found, number)
             found.replies[number] = (is_ok, payload)
 
@@ -286,7 +312,8 @@ class Sessions:
             self._sessions[session] = _Session(_Facts(kind, name, lease), running)
             heapq.heappush(self._due, (running + lease, session))
         elif event[0] == "acked":
-            self._sessions[event[1]].acked_below = event[2]
+            _, session, below, parked = event
+            self._sessions[session].acknowledge(below, tuple(parked))
         else:
             session = event[1]
             self._sessions.pop(session, None)
@@ -297,7 +324,11 @@ class Sessions:
     def dump(self) -> Iterator[Event]:
         """Events that make the sessions as they are now."""
         copies = [
-            (name, session.facts, session.acked_below, list(session.replies.items()))
+            (
+                (name, *session.facts),
+                ("acked", name, session.acked_below, sorted(session.parked)),
+                list(session.replies.items()),
+            )
             for name, session in self._sessions.items()
         ]
         gone = list(self._gone)
@@ -305,13 +336,13 @@ class Sessions:
         def events() -> Iterator[Event]:
             for session in gone:
                 yield ("gone", session, "ended earlier")
-            for name, facts, acked_below, replies in copies:
-                yield ("session", name, *facts)
+            for facts, acked, replies in copies:
+                yield ("session", *facts)
                 # A late copy of a call whose reply is not kept any more is not performed again.
-                if acked_below:
-                    yield ("acked", name, acked_below)
+                if acked[2]:
+                    yield acked
                 for number, (is_ok, payload) in replies:
-                    yield ("reply", name, number, is_ok, payload)
+                    yield ("reply", facts[0], number, is_ok, payload)
 
         return events()
 

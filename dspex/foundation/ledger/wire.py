@@ -6,12 +6,14 @@ Nothing is unpickled: values are opaque bytes, errors travel by the name of thei
 
 ::
 
-    request   [protocol, session, acked_below, [[number | None, op, {argument: value}], ...]]
+    request   [protocol, session, acked_below, [number, ...],
+               [[number | None, op, {argument: value}], ...]]
     answer    [protocol, term, identity, revision, [[status, payload], ...]]   one per call
     entry     [unix time, [event, ...]]
 
 Calls with a number may change something and take effect once; ``acked_below`` says that the
-replies to all smaller numbers have arrived. ``status``: DONE, FAILED, PENDING.
+replies to all smaller numbers have arrived, but for those that are listed after it, whose calls
+still wait. ``status``: DONE, FAILED, PENDING.
 """
 
 from __future__ import annotations
@@ -74,6 +76,7 @@ class Request(NamedTuple):
     session: str
     acked_below: int
     calls: Sequence[Call]
+    parked: Sequence[int] = ()
 
 
 class Answer(NamedTuple):
@@ -105,10 +108,13 @@ def encode_body(op: str, args: Mapping[str, Any]) -> bytes:
 
 
 def encode_flight(
-    session: str, acked_below: int, calls: Sequence[tuple[int | None, bytes]]
+    session: str,
+    acked_below: int,
+    parked: Sequence[int],
+    calls: Sequence[tuple[int | None, bytes]],
 ) -> bytes:
     """Pack a request of calls that are packed already: (number, body)."""
-    parts = [b"\x94", *map(msgpack.packb, (PROTOCOL, session, acked_below))]
+    parts = [b"\x95", *map(msgpack.packb, (PROTOCOL, session, acked_below, parked))]
     parts.append(msgpack.Packer().pack_array_header(len(calls)))
     for number, body in calls:
         parts += (b"\x93", msgpack.packb(number), body)
@@ -126,9 +132,8 @@ def encode_request(request: Request) -> bytes:
     >>> decode_request(encode_request(request)) == request
     True
     """
-    session, acked_below, calls = request
-    bodies = [(number, encode_body(op, args)) for number, op, args in calls]
-    return encode_flight(session, acked_below, bodies)
+    bodies = [(number, encode_body(op, args)) for number, op, args in request.calls]
+    return encode_flight(request.session, request.acked_below, request.parked, bodies)
 
 
 def _check_size(size: int) -> None:
@@ -166,9 +171,9 @@ def _checked(message: Any) -> Request:
             f"this scheduler speaks the protocols {PROTOCOLS[0]} to {PROTOCOLS[1]}; got "
             f"{message[0]!r}; use the same version of dspex on both sides"
         )
-    if len(message) != 4:
-        raise InvalidRequestError(f"a message has 4 parts; got {len(message)}")
-    _, session, acked_below, calls = message
+    if len(message) != 5:
+        raise InvalidRequestError(f"a message has 5 parts; got {len(message)}")
+    _, session, acked_below, parked, calls = message
     if not _is_session(session):
         raise InvalidRequestError(
             "a session is named by 1 to 64 printable characters that do not begin with "
@@ -179,7 +184,11 @@ def _checked(message: Any) -> Request:
             f"a message holds a number and at most {MAX_CALLS:,} calls; got {acked_below!r:.80} "
             f"and {type(calls).__name__}"
         )
-    return Request(session, acked_below, [_call(each) for each in calls])
+    if not isinstance(parked, list) or not all(map(_is_whole, parked)):
+        raise InvalidRequestError(
+            f"calls that still wait are a list of their numbers; got {parked!r:.80}"
+        )
+    return Request(session, acked_below, [_call(each) for each in calls], parked or ())
 
 
 def _call(call: Any) -> Call:

@@ -9,6 +9,7 @@ import pytest
 
 from dspex.cluster.foundation import exchange
 from dspex.errors import QuotaExceededError, UnavailableError
+from dspex.foundation.ledger import sessions
 from dspex.testing.ledgers import GatedJournal, Way, commit, party, run, until
 
 LOCK: dict[str, Any] = {"namespace": "", "name": "l", "kind": "lock"}
@@ -108,6 +109,30 @@ def test_a_call_that_is_cancelled_around_its_sending_holds_nothing(turns: int) -
             await until(lambda: not caller._flights._unanswered)
             assert len(there.way.of("locks.acquire")) == len(there.way.of("call.cancel"))
             assert not there.server.ledger.locks.held()
+
+    run(test())
+
+
+def test_whoever_waits_for_long_keeps_no_replies_of_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sessions, "_MAX_UNACKED", 10)
+
+    async def test() -> None:
+        async with party(GatedJournal()) as there:
+            holder, caller = await there.caller(), await there.caller()
+            held = await holder.write("locks.acquire", **LOCK)
+            waiting = asyncio.ensure_future(caller.write("locks.acquire", **LOCK))
+            await until(lambda: caller._late._waiting)
+            for _ in range(30):
+                await commit(caller)
+            await there.restart()
+            for _ in range(30):
+                await commit(caller)
+            await holder.write("locks.release", namespace="", name="l", token=held["token"])
+            assert (await waiting)["token"] > held["token"]
+            await commit(caller)
+            assert there.way.requests[-1][1].parked == ()
 
     run(test())
 

@@ -225,6 +225,30 @@ def test_a_late_copy_of_a_call_is_refused_after_a_restart_too() -> None:
     assert again.begin("a", 2, 1, 0.0) is None
 
 
+def test_calls_that_wait_hold_no_acknowledgement_up() -> None:
+    part = Part()
+    part.open()
+    for number in (2, 3, 4):
+        part.emit(("reply", "a", number, True, number))
+    begin = part.sessions.begin
+    assert begin("a", 5, 4, 0.0, [1, 3]) is None
+    assert part.sessions.stored("a", 2) is None
+    assert begin("a", 1, 4, 0.0, [1, 3]) is None, "it waits"
+    assert begin("a", 3, 4, 0.0, [1, 3]) == (True, 3), "its late reply was not seen yet"
+    again = copy_of(part.sessions)
+    for sessions in (part.sessions, again):
+        assert sessions.begin("a", 1, 4, 0.0, [1, 3]) is None
+        with pytest.raises(InvalidRequestError, match="call 2 was acknowledged"):
+            sessions.begin("a", 2, 4, 0.0, [1, 2, 3])
+        # Acknowledged now, for ever, whatever a late copy of a request says.
+        assert sessions.begin("a", 5, 4, 0.0, [1]) is None
+        assert sessions.stored("a", 3) is None
+        for parked in ([1, 3], [3]):
+            with pytest.raises(InvalidRequestError, match="call 3 was acknowledged"):
+                sessions.begin("a", 3, 4, 0.0, parked)
+        assert sessions.begin("a", 5, 3, 0.0, [1]) is None
+
+
 def test_too_many_unacknowledged_replies(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sessions_module, "_MAX_UNACKED", 3)
     part = Part()

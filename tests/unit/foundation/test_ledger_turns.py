@@ -45,6 +45,14 @@ def restarted(ledger: Ledger, journal: list[Step]) -> Ledger:
     return again
 
 
+def test_a_worker_that_ends_its_session_has_left() -> None:
+    worker = Session(Ledger(term=1), "w", "worker")
+    worker.join()
+    worker.ask("session.close")
+    assert worker.ledger.members.everyone() == []
+    assert [each["state"] for each in worker.ledger.members.former()] == ["left"]
+
+
 def test_a_client_cannot_join_as_a_worker() -> None:
     step = Session(Ledger(term=1), "a").join()
     assert isinstance(step.reply, InvalidRequestError)

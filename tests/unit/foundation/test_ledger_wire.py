@@ -75,6 +75,8 @@ def with_deep(*message: Any) -> bytes:
 def test_a_request_comes_out_as_it_went_in() -> None:
     request = Request("me", 3, [Call(*CALL), Call(None, "session.renew", {})])
     assert decode_request(encode_request(request)) == request
+    waiting = request._replace(parked=[1, 2])
+    assert decode_request(encode_request(waiting)) == waiting
     assert decode_request(memoryview(encode_request(request))) == request
 
 
@@ -84,7 +86,7 @@ def test_calls_that_are_packed_one_by_one_make_the_same_request(
 ) -> None:
     monkeypatch.setattr(wire, "MAX_CALLS", 100_000)
     body = encode_body("session.close", {"reason": ""})
-    blob = encode_flight("me", 1, [(number, body) for number in range(count)])
+    blob = encode_flight("me", 1, (), [(number, body) for number in range(count)])
     request = decode_request(blob)
     assert [call.number for call in request.calls] == list(range(count))
 
@@ -96,31 +98,33 @@ def test_calls_that_are_packed_one_by_one_make_the_same_request(
         ("text", "got str"),
         (b"", "this is not"),
         (b"\xc1", "this is not"),
-        (packed(PROTOCOL, "s", 0, []) + b"\x00", "this is not"),
+        (packed(PROTOCOL, "s", 0, [], []) + b"\x00", "this is not"),
         (msgpack.packb(5), "a message is a list; got int"),
         (packed(), "a message is a list"),
-        (packed(PROTOCOL + 1, "s", 0, []), "same version of dspex"),
-        (packed(0, "s", 0, []), "same version of dspex"),
-        (packed("1", "s", 0, []), "same version of dspex"),
-        (packed(PROTOCOL, "s", 0), "has 4 parts; got 3"),
-        (packed(PROTOCOL, "", 0, []), "1 to 64 printable characters"),
-        (packed(PROTOCOL, "s" * 65, 0, []), "1 to 64 printable characters"),
-        (packed(PROTOCOL, "s\n", 0, []), "1 to 64 printable characters"),
-        (packed(PROTOCOL, "worker:tcp://a:1", 0, []), "do not begin"),
-        (packed(PROTOCOL, b"s", 0, []), "1 to 64 printable characters"),
-        (packed(PROTOCOL, "s", -1, []), "a number and at most"),
-        (packed(PROTOCOL, "s", True, []), "a number and at most"),
-        (packed(PROTOCOL, "s", 2**53, []), "a number and at most"),
-        (packed(PROTOCOL, "s", 0, {}), "a number and at most"),
-        (packed(PROTOCOL, "s", 0, [[1, "op"]]), "a call is a list"),
-        (packed(PROTOCOL, "s", 0, [["1", "op", {}]]), "a call is a list"),
-        (packed(PROTOCOL, "s", 0, [[-1, "op", {}]]), "a call is a list"),
-        (packed(PROTOCOL, "s", 0, [[1, b"op", {}]]), "a call is a list"),
-        (packed(PROTOCOL, "s", 0, [[1, "op", []]]), "a call is a list"),
-        (packed(PROTOCOL, "s", 0, [5]), "a call is a list"),
-        (with_deep("deep", "s", 0, []), "nested"),
-        (with_deep(PROTOCOL, "deep", 0, []), "not"),
-        (with_deep(PROTOCOL, "s", 0, ["deep"]), "not"),
+        (packed(PROTOCOL + 1, "s", 0, [], []), "same version of dspex"),
+        (packed(0, "s", 0, [], []), "same version of dspex"),
+        (packed("1", "s", 0, [], []), "same version of dspex"),
+        (packed(PROTOCOL, "s", 0), "has 5 parts; got 3"),
+        (packed(PROTOCOL, "", 0, [], []), "1 to 64 printable characters"),
+        (packed(PROTOCOL, "s" * 65, 0, [], []), "1 to 64 printable characters"),
+        (packed(PROTOCOL, "s\n", 0, [], []), "1 to 64 printable characters"),
+        (packed(PROTOCOL, "worker:tcp://a:1", 0, [], []), "do not begin"),
+        (packed(PROTOCOL, b"s", 0, [], []), "1 to 64 printable characters"),
+        (packed(PROTOCOL, "s", -1, [], []), "a number and at most"),
+        (packed(PROTOCOL, "s", True, [], []), "a number and at most"),
+        (packed(PROTOCOL, "s", 2**53, [], []), "a number and at most"),
+        (packed(PROTOCOL, "s", 0, [], {}), "a number and at most"),
+        (packed(PROTOCOL, "s", 0, [], [[1, "op"]]), "a call is a list"),
+        (packed(PROTOCOL, "s", 0, [], [["1", "op", {}]]), "a call is a list"),
+        (packed(PROTOCOL, "s", 0, [], [[-1, "op", {}]]), "a call is a list"),
+        (packed(PROTOCOL, "s", 0, [], [[1, b"op", {}]]), "a call is a list"),
+        (packed(PROTOCOL, "s", 0, [], [[1, "op", []]]), "a call is a list"),
+        (packed(PROTOCOL, "s", 0, [], [5]), "a call is a list"),
+        (packed(PROTOCOL, "s", 0, [-1], []), "still wait are a list"),
+        (packed(PROTOCOL, "s", 0, {}, []), "still wait are a list"),
+        (with_deep("deep", "s", 0, [], []), "nested"),
+        (with_deep(PROTOCOL, "deep", 0, [], []), "not"),
+        (with_deep(PROTOCOL, "s", 0, [], ["deep"]), "not"),
         (b"\x91" * 100_000, "this is not"),
     ],
 )
@@ -151,7 +155,7 @@ def test_arguments_that_are_nested_too_deep_are_refused_by_every_op(op: str) -> 
     changes, fields = OPS[op]
     for name in fields:
         args = {each: VALID[each] for each in fields if each != name}
-        blob = packed(PROTOCOL, "s", 0, [[1 if changes else None, op, {**args, name: "deep"}]])
+        blob = packed(PROTOCOL, "s", 0, [], [[1 if changes else None, op, {**args, name: "deep"}]])
         # A few levels less, for those around it.
         (call,) = decode_request(blob.replace(b"\xa4deep", DEEP[8:])).calls
         step = ledger.handle("s", 0, call, now=0.0)
@@ -218,7 +222,7 @@ def test_every_op_is_performed_by_somebody() -> None:
     [
         ("no.such", 1, {}, "there is no op 'no.such'"),
         ("session.renew", 1, {}, "has no number; got 1"),
-        ("members.leave", None, {}, "needs a number"),
+        ("members.drain", None, {}, "needs a number"),
         ("session.close", None, {"reasons": "x"}, "takes .'reason'.; got .'reasons'."),
         ("session.close", None, {b"reason": "x"}, "takes .'reason'."),
         ("session.close", None, {"reason": "x" * 513}, "at most 512 printable"),
