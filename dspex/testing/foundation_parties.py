@@ -15,7 +15,7 @@ from typing import Any, Protocol, final
 from dspex.errors import SessionExpiredError
 from dspex.foundation.ledger.events import Token
 from dspex.foundation.ledger.sessions import HOLDER_SHARE
-from dspex.foundation.ledger.wire import Call, rebuilt_error
+from dspex.foundation.ledger.wire import Call, Request, rebuilt_error
 from dspex.testing.foundation_scheduler import LEASE, Reply, World
 
 __all__ = ["CORES", "Network", "Process"]
@@ -60,6 +60,7 @@ class Process:
         self.held: dict[Token, Any] = {}
         self._next = 1
         self._open: dict[int, tuple[Call, Reply]] = {}
+        self._waiting: set[int] = set()
         self._withdrawn: set[int] = set()
         self._seen: list[int] = []
         self._begin()
@@ -79,7 +80,8 @@ class Process:
         self.sessions += 1
         self.session = f"{self.name}.{self.sessions}"
         self.held = {}
-        self._next, self._open, self._withdrawn, self._seen = 1, {}, set(), []
+        self._next, self._open, self._seen = 1, {}, []
+        self._waiting, self._withdrawn = set(), set()
         self.ends = -math.inf
         opened = {"kind": self.kind, "name": self.name, "lease": LEASE}
         self._renew(self.session, Call(None, "session.open", opened))
@@ -107,7 +109,7 @@ class Process:
                 if is_first and self.kind == "worker":
                     self._join()
 
-        self._send(call, 0, answered)
+        self._send(call, answered)
 
     def _join(self) -> None:
         scheduler = self.world.scheduler
@@ -126,7 +128,7 @@ class Process:
 
     def ask(self, op: str, reply: Reply = lambda reply, is_error: None, **args: Any) -> None:
         """Make a call that changes nothing of its own, once."""
-        self._send(Call(None, op, args), 0, reply)
+        self._send(Call(None, op, args), reply)
 
     def withdraw(self, session: str, number: int) -> None:
         """Take a call back that nobody waits for any more."""
@@ -155,7 +157,11 @@ class Process:
                 return
             self._answer(number, payload, is_error)
 
-        self._send(call, min(self._open), answered)
+        def waits() -> None:
+            if session == self.session and number in self._open:
+                self._waiting.add(number)
+
+        self._send(call, answered, waits)
 
     def _answer(self, number: int, payload: Any, is_error: bool) -> None:
         if number not in self._withdrawn:
@@ -197,19 +203,22 @@ class Process:
 
         self.world.clock.after(seconds / self._rate, due)
 
-    def _send(self, call: Call, acked_below: int, answered: Reply) -> None:
-        session, scheduler = self.session, self.world.scheduler
-        generation = scheduler.generation
+    def _send(self, call: Call, answered: Reply, waits: Callable[[], None] = lambda: None) -> None:
+        parked = sorted(self._waiting & self._open.keys())
+        acked_below = min(self._open.keys() - parked, default=self._next)
+        parked = [number for number in parked if number < acked_below]
+        request = Request(self.session, acked_below, [call], parked)
+        scheduler, generation = self.world.scheduler, self.world.scheduler.generation
 
         def work() -> None:
             scheduler.handle(
-                session, acked_below, call, lambda *reply: self._receive(answered, *reply)
+                request, lambda *reply: self._receive(answered, *reply), lambda: self._hear(waits)
             )
 
-        self.world.deliver(self, lambda: scheduler.receive(generation, work, session))
+        self.world.deliver(self, lambda: scheduler.receive(generation, work, request.session))
 
     def _receive(self, answered: Reply, payload: Any, is_error: bool) -> None:
-        def arrive() -> None:
-            self.later(0.0, lambda: answered(payload, is_error))
+        self._hear(lambda: answered(payload, is_error))
 
-        self.world.deliver(self, arrive)
+    def _hear(self, work: Callable[[], None]) -> None:
+        self.world.deliver(self, lambda: self.later(0.0, work))

@@ -23,7 +23,7 @@ from dspex.errors import DspexError
 from dspex.foundation.ledger.events import Event, Token
 from dspex.foundation.ledger.ledger import Ledger, Step
 from dspex.foundation.ledger.sessions import TICK
-from dspex.foundation.ledger.wire import Call, decode_entry, encode_entry
+from dspex.foundation.ledger.wire import Request, decode_entry, encode_entry
 
 __all__ = ["LEASE", "QUOTA", "Clock", "Kept", "Reply", "Scheduler", "World"]
 
@@ -213,15 +213,19 @@ class Scheduler:
                 self._arrived[session] = (self._running(), self._stalls)
             self._do(generation, work)
 
-    def handle(self, session: str, acked_below: int, call: Call, reply: Reply) -> None:
-        """Perform a call."""
-        step = self.ledger.handle(session, acked_below, call, now=self._world.clock.now)
+    def handle(self, request: Request, reply: Reply, waits: Callable[[], None]) -> None:
+        """Perform a call; tells where it waits."""
+        session, acked_below, (call,), parked = request
+        now = self._world.clock.now
+        step = self.ledger.handle(session, acked_below, call, now=now, parked=parked)
         self._handled[session] = self._running()
         is_error = isinstance(step.reply, DspexError)
         if session in self.kept.ended and (call.number is not None or call.op == "session.renew"):
             assert is_error, f"{call.op} was done for {session}, which had ended"
         self._take(step)
-        if not step.is_pending:
+        if step.is_pending:
+            waits()
+        else:
             self.hold(step.depends, lambda: reply(step.reply, is_error))
 
     def poll(self, session: str, seen: Sequence[int], reply: Reply) -> None:
