@@ -11,15 +11,27 @@ from __future__ import annotations
 
 import pickle
 import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
 import cloudpickle
+import msgpack
 
 from dspex.errors import NotPicklableError, StateCorruptError, StateIncompatibleError
 from dspex.foundation.record import Record
 
-__all__ = ["State", "Version", "decode", "encode", "metadata_of"]
+__all__ = [
+    "State",
+    "Version",
+    "decode",
+    "encode",
+    "metadata_of",
+    "pack_states",
+    "unpack_states",
+]
+
+_FORMAT = "dspex-states-1"
 
 
 @final
@@ -128,3 +140,33 @@ def decode(record: Record, data: bytes) -> Any:
             key=record.key,
             version=record.version,
         ) from error
+
+
+def pack_states(states: Sequence[tuple[str, Mapping[str, Any], bytes]]) -> bytes:
+    """Make one snapshot of states: key, metadata, bytes of each.
+
+    Examples
+    --------
+    >>> unpack_states(pack_states([("k", {"size": 1}, b"x")]))
+    [['k', {'size': 1}, b'x']]
+    """
+    packed: bytes = msgpack.packb([_FORMAT, states])
+    return zlib.crc32(packed).to_bytes(4, "big") + packed
+
+
+def unpack_states(snapshot: bytes) -> list[Any]:
+    """Take a snapshot apart.
+
+    Raises
+    ------
+    StateCorruptError
+    """
+    checksum, packed = snapshot[:4], snapshot[4:]
+    if zlib.crc32(packed).to_bytes(4, "big") == checksum:
+        form, states = msgpack.unpackb(packed)
+        if form == _FORMAT:
+            return list(states)
+    raise StateCorruptError(
+        f"a snapshot is what StateStore.snapshot gave; these {len(snapshot):,} bytes are damaged "
+        "or something else; nothing was changed"
+    )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 import pickle
 import sys
 import types
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -204,6 +206,58 @@ def test_a_damaged_large_value_is_told_and_not_given(tmp_path: pathlib.Path) -> 
         blob.unlink()
         with pytest.raises(StateCorruptError, match="is not in the journal"):
             foundation.state_store.lookup("k")
+
+
+@pytest.mark.parametrize("use", ["lookup", "lookup in the copy", "snapshot", "when it is gone"])
+def test_a_large_value_that_is_swept_while_it_is_read_is_read_anew(
+    foundation: Foundation, monkeypatch: pytest.MonkeyPatch, use: str
+) -> None:
+    store = foundation.state_store
+    store.put("k", LARGE)
+    store.put("k2", 1)
+    if use == "lookup in the copy":
+        assert store.lookup("k2", consistency="eventual").value == 1
+    caller: Any = foundation._caller
+    get_blob = caller.get_blob
+    digest = store.status("k")["blob"]
+
+    async def get_swept(asked: str) -> bytes:
+        if asked == digest:
+            if use == "when it is gone":
+                await store._delete("k", None, True)
+            else:
+                await store._put(
+                    "k", LARGE + b"2", 1, consistency="strong", tolerant=False, expected=None
+                )
+            raise StateCorruptError("it was swept")
+        found: bytes = await get_blob(asked)
+        return found
+
+    monkeypatch.setattr(type(caller), "get_blob", lambda self, asked: get_swept(asked))
+    if use == "snapshot":
+        snapshot = store.snapshot()
+        monkeypatch.undo()
+        store.restore(snapshot, on_conflict="replace")
+        assert store.get("k") == LARGE + b"2"
+    elif use == "when it is gone":
+        with pytest.raises(StateNotFoundError):
+            store.lookup("k")
+    else:
+        consistency: Any = "eventual" if "copy" in use else None
+        assert store.lookup("k", consistency=consistency).value == LARGE + b"2"
+
+
+def test_many_put_large_values_at_once(foundation: Foundation) -> None:
+    store = foundation.state_store
+    same = os.urandom(5 * 2**20)
+
+    def put(number: int) -> None:
+        value = same if number % 2 else os.urandom(5 * 2**20)
+        store.put(f"k{number}", value)
+        assert store.get(f"k{number}") == value
+
+    with ThreadPoolExecutor(20) as threads:
+        list(threads.map(put, range(20)))
 
 
 def test_states_survive_the_process_in_a_durable_journal(tmp_path: pathlib.Path) -> None:

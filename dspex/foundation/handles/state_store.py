@@ -9,12 +9,9 @@ tells its age; with ``partition_tolerance`` also while the scheduler cannot be r
 
 from __future__ import annotations
 
-import zlib
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any, Literal, final
-
-import msgpack
 
 from dspex.errors import (
     InsufficientReplicasError,
@@ -29,7 +26,15 @@ from dspex.foundation.handles.local_copy import LocalCopy
 from dspex.foundation.ports import Bridge, Caller, RegistryBackend
 from dspex.foundation.query import Query
 from dspex.foundation.record import Record, drop, put
-from dspex.foundation.state import State, Version, decode, encode, metadata_of
+from dspex.foundation.state import (
+    State,
+    Version,
+    decode,
+    encode,
+    metadata_of,
+    pack_states,
+    unpack_states,
+)
 
 __all__ = ["StateStore"]
 
@@ -41,8 +46,9 @@ MAX_VALUE = 100 * 2**20
 MAX_STALENESS = 5.0
 """Seconds of age beyond which only partition-tolerant states are read from the copy."""
 
-_KEPT_BLOBS = 16
-_SNAPSHOT_FORMAT = "dspex-states-1"
+_KEPT_BYTES = 256 * 2**20
+"""Bytes of large values that are kept for who asks again."""
+
 
 Consistency = Literal["strong", "eventual"]
 
@@ -289,13 +295,27 @@ class StateStore:
                 consistency == "eventual" or record.metadata["mode"] == "eventual"
             ):
                 self._check_reach(key, record)
-                return await self._state(record, self._copy.age)
+                return await self._latest(record, self._copy.age)
         record = (await self._backend.fetch(self._collection, [key]))[0]
         if record is None:
             raise _not_found(key)
         if record.metadata["tolerant"]:
             self._copy.start()
-        return await self._state(record, 0.0)
+        return await self._latest(record, 0.0)
+
+    async def _latest(self, record: Record, age: float) -> State:
+        """The state of a record, or of the one that took its place while it was fetched."""
+        while True:
+            try:
+                return await self._state(record, age)
+            except StateCorruptError:
+                # The large value of a state that was put anew is swept.
+                found = (await self._backend.fetch(self._collection, [record.key]))[0]
+                if found is None:
+                    raise _not_found(record.key) from None
+                if found.version == record.version:
+                    raise
+                record, age = found, 0.0
 
     def _check_reach(self, key: str, record: Record | None) -> None:
         """Refuse to answer from a copy that hears nothing any more, but for tolerant states."""
@@ -324,8 +344,9 @@ class StateStore:
         data = self._blobs.get(digest)
         if data is None:
             data = self._blobs[digest] = await self._caller.get_blob(digest)
-            while len(self._blobs) > _KEPT_BLOBS:
-                self._blobs.popitem(last=False)
+            kept = sum(map(len, self._blobs.values()))
+            while kept > _KEPT_BYTES:
+                kept -= len(self._blobs.popitem(last=False)[1])
         return data
 
     async def _get(self, key: str, default: Any) -> Any:
@@ -381,15 +402,24 @@ class StateStore:
         return self._bridge.run(self._restore(snapshot, on_conflict))
 
     async def _snapshot(self, prefix: str) -> bytes:
-        records = await self._backend.select(self._collection, Query(prefix=prefix, order_by="key"))
-        states = [
-            [record.key, dict(record.metadata), await self._bytes(record)] for record in records
-        ]
-        packed: bytes = msgpack.packb([_SNAPSHOT_FORMAT, states])
-        return zlib.crc32(packed).to_bytes(4, "big") + packed
+        query = Query(prefix=prefix, order_by="key")
+        records = await self._backend.select(self._collection, query)
+        while True:
+            try:
+                states = [
+                    (each.key, dict(each.metadata), await self._bytes(each)) for each in records
+                ]
+                break
+            except StateCorruptError:
+                # The large values of states that were put anew are swept: another moment, then.
+                before = records
+                records = await self._backend.select(self._collection, query)
+                if [each.version for each in before] == [each.version for each in records]:
+                    raise
+        return pack_states(states)
 
     async def _restore(self, snapshot: bytes, on_conflict: str) -> int:
-        states = _unpacked(snapshot)
+        states = unpack_states(snapshot)
         for first in range(0, len(states), 100):
             operations = []
             for key, metadata, data in states[first : first + 100]:
@@ -403,18 +433,6 @@ class StateStore:
                 )
             await self._backend.commit(self._collection, operations)
         return len(states)
-
-
-def _unpacked(snapshot: bytes) -> list[Any]:
-    checksum, packed = snapshot[:4], snapshot[4:]
-    if zlib.crc32(packed).to_bytes(4, "big") == checksum:
-        form, states = msgpack.unpackb(packed)
-        if form == _SNAPSHOT_FORMAT:
-            return list(states)
-    raise StateCorruptError(
-        f"a snapshot is what StateStore.snapshot gave; these {len(snapshot):,} bytes are damaged "
-        "or something else; nothing was changed"
-    )
 
 
 def _not_found(key: str) -> StateNotFoundError:
