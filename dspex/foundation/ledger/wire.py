@@ -97,14 +97,14 @@ def encode_body(op: str, args: Mapping[str, Any]) -> bytes:
         Where it holds what msgpack cannot say, or too much of it.
     """
     try:
-        packed: bytes = msgpack.packb(op) + msgpack.packb(args)
+        packed: bytes = msgpack.packb((op, args))
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise InvalidRequestError(
             f"a call holds plain data: numbers up to 64 bits, text, bytes, lists and maps; what "
             f"{op} was given is not: {type(error).__name__}: {error}"
         ) from error
     _check_size(len(packed) + _ENVELOPE)
-    return packed
+    return packed[1:]  # without the head of the list of two, which becomes one of three
 
 
 def encode_flight(
@@ -114,13 +114,20 @@ def encode_flight(
     calls: Sequence[tuple[int | None, bytes]],
 ) -> bytes:
     """Pack a request of calls that are packed already: (number, body)."""
-    parts = [b"\x95", *map(msgpack.packb, (PROTOCOL, session, acked_below, parked))]
-    parts.append(msgpack.Packer().pack_array_header(len(calls)))
+    head = msgpack.packb((PROTOCOL, session, acked_below, parked))
+    parts = [b"\x95", head[1:], _list_of(len(calls))]
     for number, body in calls:
         parts += (b"\x93", msgpack.packb(number), body)
     packed = b"".join(parts)
     _check_size(len(packed))
     return packed
+
+
+def _list_of(count: int) -> bytes:
+    """How a list of so many items begins."""
+    if count < 16:
+        return bytes((0x90 | count,))
+    return b"\xdd" + count.to_bytes(4, "big")
 
 
 def encode_request(request: Request) -> bytes:
