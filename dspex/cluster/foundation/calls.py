@@ -35,7 +35,8 @@ logger = logging.getLogger("dspex.foundation")
 PATIENCE = 30.0
 """Seconds for which a call is repeated while the ledger cannot be reached."""
 
-_LEAVE_WITHIN = 3.0
+_LEAVE_WITHIN = 1.0
+"""Seconds in which a farewell is said; without one the session ends with its lease."""
 
 
 @final

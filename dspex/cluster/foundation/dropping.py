@@ -17,6 +17,8 @@ from dspex.cluster.foundation.bridge import LoopBridge
 
 __all__ = ["close_when_dropped"]
 
+_WITHIN = 10.0
+
 logger = logging.getLogger("dspex.foundation")
 
 
@@ -62,7 +64,7 @@ def _close(
     def close() -> None:
         try:
             if loop.is_running():
-                asyncio.run_coroutine_threadsafe(closing.aclose(), loop).result()
+                asyncio.run_coroutine_threadsafe(closing.aclose(), loop).result(_WITHIN)
         finally:
             then()
 

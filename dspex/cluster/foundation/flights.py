@@ -14,15 +14,18 @@ that was sent before and never answered nobody knows whether it took effect: Ses
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, final
 
 from dspex.cluster.foundation.exchange import Exchange, backoff
 from dspex.cluster.foundation.item import Item
-from dspex.errors import DspexError, SessionExpiredError, UnavailableError
+from dspex.errors import DspexError, FoundationError, SessionExpiredError, UnavailableError
 from dspex.foundation.ledger.wire import DONE, PENDING, Answer, rebuilt_error
 
-__all__ = ["Flights", "unreachable"]
+__all__ = ["Flights", "done", "unreachable"]
+
+logger = logging.getLogger("dspex.foundation")
 
 MAX_FLIGHTS = 4
 MAX_CALLS = 500
@@ -181,6 +184,9 @@ class Flights:
             _all_done(items, error)
         except OSError as error:
             await self._again(items, error)
+        except Exception as error:
+            logger.exception("calls were answered with what nobody understands")
+            _all_done(items, FoundationError(f"an answer was not understood: {error!r}"))
 
     async def _answer(self, session: str, items: Sequence[Item]) -> Answer:
         below = next(iter(self._unanswered), self._next_number)

@@ -28,6 +28,8 @@ logger = logging.getLogger("distributed.worker.dspex")
 _FIRST_WITHIN = 5.0
 """Seconds that a worker's start waits for the foundation; it goes on joining behind."""
 
+_AGAIN_AFTER = 1.0
+
 
 async def join(worker: Worker, *, lease: float) -> Membership:
     """Make a worker a member.
@@ -53,16 +55,30 @@ def capacity_of(worker: Worker) -> dict[str, Any]:
     ``dspex.worker.labels`` of Dask's configuration.
     """
     resources = dict(worker.state.total_resources)
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    gpus = resources.pop("GPU", len([each for each in visible.split(",") if each.strip()]))
-    labels = {*map(str, resources), *map(str, config.get("dspex.worker.labels", ()))}
+    gpus = resources.pop("GPU", _visible_gpus(os.environ.get("CUDA_VISIBLE_DEVICES", "")))
+    said = config.get("dspex.worker.labels", ())
+    labels = {*resources, *(said.replace(",", " ").split() if isinstance(said, str) else said)}
     limit = worker.memory_manager.memory_limit or psutil.virtual_memory().total
     return {
         "cpu_cores": float(worker.state.nthreads),
         "memory_gb": limit / 1e9,
         "gpus": float(gpus),
-        "labels": sorted(labels),
+        "labels": sorted(map(str, labels)),
     }
+
+
+def _visible_gpus(variable: str) -> int:
+    """How many devices CUDA sees: those before the first that there cannot be.
+
+    Examples
+    --------
+    >>> _visible_gpus("0,1"), _visible_gpus(""), _visible_gpus("-1"), _visible_gpus("GPU-3a, -1, 2")
+    (2, 0, 0, 1)
+    """
+    names = [each.strip() for each in variable.split(",")]
+    return next(
+        (at for at, each in enumerate(names) if each in ("", "-1", "NoDevFiles")), len(names)
+    )
 
 
 @final
@@ -97,10 +113,10 @@ class Membership:
                 return
             except (OSError, DspexError) as error:
                 logger.warning("not yet a member of the foundation: %s", error)
-                await asyncio.sleep(1.0)
+                await asyncio.sleep(_AGAIN_AFTER)
 
     async def _join(self) -> None:
-        """Called with every new session; without awaiting the queue, which may wait for us."""
+        """Called with every new session, until it succeeds."""
         joined = await self.caller.write(
             "members.join",
             address=self._worker.address,
@@ -117,4 +133,5 @@ class Membership:
         """End the session; may be called twice."""
         if self._starting is not None:
             self._starting.cancel()
+            await asyncio.gather(self._starting, return_exceptions=True)
         await self.caller.close("the worker closed")
