@@ -268,9 +268,10 @@ class Party:
     async def restart(self) -> None:
         """Have another server go on with the journal of the first."""
         await self.server.close()
-        self.server = LedgerServer(self.server.journal)
-        await self.server.start()
-        self.way.handle = self.server.handle
+        server = LedgerServer(self.server.journal)
+        await server.start()
+        self.server = server
+        self.way.handle = server.handle
 
 
 @asynccontextmanager

@@ -160,7 +160,7 @@ class LedgerCaller:
             self.facts = {**opened["journal"], "term": opened["term"]}
             self._exchange.session = session
             self._ends = sent + HOLDER_SHARE * self._lease
-            self._flights.session_began(self._late.take_all())
+            self._flights.session_began(self._late.session_ended())
             if self._introducing is not None:
                 self._introducing.cancel()
             self._introducing = asyncio.create_task(self._introduce(), name="dspex-introduction")
@@ -219,18 +219,22 @@ class LedgerCaller:
             if item.answered is None:
                 self._flights.forget(item)
 
-    def _item(self, op: str, args: Mapping[str, Any], number: int | None) -> Item:
+    def _item(
+        self, op: str, args: Mapping[str, Any], number: int | None, session: str = ""
+    ) -> Item:
         if self._closed:
             raise UnavailableError("this connection to the foundation is closed; connect again")
         future = asyncio.get_running_loop().create_future()
         deadline = self.now() + self._exchange.patience
-        return Item(op, encode_body(op, args), number, future, deadline)
+        return Item(op, encode_body(op, args), number, session, future, deadline)
 
     def _wait(self, item: Item) -> None:
         self._late.wait(item)
 
-    async def _cancel(self, number: int) -> None:
-        await self.read("call.cancel", number=number)
+    async def _cancel(self, item: Item) -> None:
+        cancelling = self._item("call.cancel", {"number": item.number}, None, item.session)
+        await self._flights.send(cancelling)
+        await cancelling.future
 
     # --- followers, large values -----------------------------------------------------------
 

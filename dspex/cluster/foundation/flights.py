@@ -90,6 +90,10 @@ class Flights:
             if item.number and table.get(item.number) is item:
                 del table[item.number]
 
+    def on_its_way(self, number: int) -> Item | None:
+        """The call of this number, if no answer has come: not even that it must wait."""
+        return self._unanswered.get(number)
+
     def park(self, item: Item) -> None:
         """Let a call wait for long, without keeping the replies to later ones for it."""
         if item.number and self._unanswered.get(item.number) is item:
@@ -108,8 +112,9 @@ class Flights:
 
     def go_over(self, item: Item) -> None:
         """Make a call of a session that ended one of the new session, where that is safe."""
-        if item.answered is None and not item.future.done() and not item.is_doubtful:
-            item.number = 0
+        is_safe = item.number is not None and not item.is_doubtful
+        if item.answered is None and not item.future.done() and is_safe:
+            item.number, item.session = 0, ""
             self.add(item)
             return
         done(
@@ -165,7 +170,7 @@ class Flights:
         for item in items:
             if item.is_dropped:
                 continue
-            if item.number and item.session != session:
+            if item.session not in ("", session):
                 self.go_over(item)
                 continue
             if item.number == 0:

@@ -16,7 +16,7 @@ class Item:
     """A call on its way.
 
     `number` is None for one that changes nothing, 0 for one that has no number yet; a number is one
-    of `session`.
+    of `session`, in whose name alone the call is made where it is not "".
     """
 
     __slots__ = (
@@ -35,13 +35,14 @@ class Item:
         op: str,
         body: bytes,
         number: int | None,
+        session: str,
         future: asyncio.Future[Any],
         deadline: float,
     ) -> None:
         self.op = op
         self.body = body
         self.number = number
-        self.session = ""
+        self.session = session
         self.future = future
         self.deadline = deadline
         self.is_doubtful = False  # whether it was sent, and no answer came

@@ -32,11 +32,11 @@ class LateReplies:
     exchange : Exchange
     flights : Flights
     cancel : coroutine function
-        Tells the ledger that nobody waits for the call of this number.
+        Tells the ledger that nobody waits for this call.
     """
 
     def __init__(
-        self, exchange: Exchange, flights: Flights, cancel: Callable[[int], Awaitable[Any]]
+        self, exchange: Exchange, flights: Flights, cancel: Callable[[Item], Awaitable[Any]]
     ) -> None:
         self._exchange = exchange
         self._flights = flights
@@ -48,6 +48,8 @@ class LateReplies:
     def wait(self, item: Item) -> None:
         """Take a call whose answer was PENDING."""
         assert item.number
+        if item.future.done() and item.answered is None:
+            return  # the poll was faster
         self._flights.park(item)
         if item.answered is not None:
             done(item, None)
@@ -56,14 +58,16 @@ class LateReplies:
         if self._poll is None or self._poll.done():
             self._poll = self._spawn(self._ask_for_replies())
 
-    def take_all(self) -> list[Item]:
+    def session_ended(self) -> list[Item]:
         """Give up all calls, to whoever goes on with them."""
-        waiting, self._waiting = list(self._waiting.values()), {}
-        return waiting
+        if self._poll is not None:
+            self._poll.cancel()  # at the ledger it is one of the former session
+            self._poll = None
+        return self._take_all()
 
     def ask_again(self) -> None:
         """After a restart: the ledger remembers what was granted, and not who waited."""
-        for item in self.take_all():
+        for item in self._take_all():
             item.deadline = self._exchange.now() + self._exchange.patience
             self._flights.add(item)
 
@@ -80,6 +84,10 @@ class LateReplies:
         if is_answered:
             item.answered.set_result(None)
         self._spawn(self._give_back(item, item.answered))
+
+    def _take_all(self) -> list[Item]:
+        waiting, self._waiting = list(self._waiting.values()), {}
+        return waiting
 
     async def close(self) -> None:
         """End the poll, and what is being withdrawn: it ends with the session."""
@@ -99,7 +107,6 @@ class LateReplies:
         failures = 0
         reached = self._exchange.now()
         while self._waiting or seen:
-            session = self._exchange.session
             try:
                 replies = await self._replies(seen)
             except (OSError, DspexError) as error:
@@ -111,11 +118,9 @@ class LateReplies:
             failures = 0
             reached = self._exchange.now()
             seen = []
-            if session != self._exchange.session:
-                continue  # numbers of another session
             for number, is_ok, payload in replies:
                 seen.append(number)
-                item = self._waiting.pop(number, None)
+                item = self._waiting.pop(number, None) or self._flights.on_its_way(number)
                 if item is not None:
                     done(item, payload if is_ok else rebuilt_error(payload))
 
@@ -145,5 +150,5 @@ class LateReplies:
         await answered
         if item.session == self._exchange.session:
             with suppress(DspexError):
-                await self._cancel(item.number or 0)
+                await self._cancel(item)
         self._flights.forget(item)

@@ -220,6 +220,29 @@ def test_a_withdrawn_call_of_a_former_session_cancels_nothing_of_the_new_one() -
     run(test())
 
 
+def test_a_withdrawal_that_is_repeated_cancels_nothing_of_the_next_session() -> None:
+    async def test() -> None:
+        async with party() as there:
+            holder, caller = await there.caller(), await there.caller()
+            held = await holder.write("locks.acquire", **LOCK)
+            gone = asyncio.ensure_future(caller.write("locks.acquire", **LOCK))
+            await until(lambda: there.server.ledger.locks.waiting())
+            there.way.plan("call.cancel", *["lose"] * 10_000)
+            gone.cancel()
+            await until(lambda: there.way.of("call.cancel"))
+            former = caller.session
+            await there.end(former)
+            waiting = asyncio.ensure_future(caller.write("locks.acquire", **LOCK))
+            await until(lambda: there.server.ledger.locks.waiting())
+            assert caller.session != former
+            there.way.fates.clear()
+            await until(lambda: not caller._late._tasks - {caller._late._poll})
+            await holder.write("locks.release", namespace="", name="l", token=held["token"])
+            assert (await waiting)["token"] > held["token"]
+
+    run(test())
+
+
 def test_a_session_is_made_known_until_that_succeeds_and_once() -> None:
     async def test() -> None:
         async with party() as there:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dspex.cluster.foundation import exchange
+from dspex.cluster.foundation import exchange, late
 from dspex.errors import QuotaExceededError, UnavailableError
 from dspex.foundation.ledger import sessions
 from dspex.testing.ledgers import GatedJournal, Way, commit, party, run, until
@@ -37,6 +37,47 @@ def test_late_replies_arrive_failures_too() -> None:
             await holder.write("locks.release", namespace="", name="l", token=held["token"])
             assert (await waiting)["token"] > held["token"]
             await until(lambda: not there.server.ledger._turn.settled)
+
+    run(test())
+
+
+def test_a_late_reply_may_arrive_before_the_word_that_it_is_late() -> None:
+    async def test() -> None:
+        async with party() as there:
+            holder, caller = await there.caller(), await there.caller()
+            held = {
+                name: await holder.write("locks.acquire", **LOCK | {"name": name}) for name in "lm"
+            }
+            other = asyncio.ensure_future(caller.write("locks.acquire", **LOCK | {"name": "m"}))
+            await until(lambda: there.way.of("feed.poll"))
+            there.way.plan("locks.acquire", "hold")
+            waiting = asyncio.ensure_future(caller.write("locks.acquire", **LOCK))
+            await until(lambda: there.way.held)
+            for name, each in held.items():
+                await holder.write("locks.release", namespace="", name=name, token=each["token"])
+            assert (await waiting)["token"] and (await other)["token"]
+            there.way.release()
+            await commit(caller)
+            await until(lambda: not there.server.ledger._turn.settled)
+            assert not caller._late._waiting and not caller._flights._parked
+
+    run(test())
+
+
+def test_a_new_session_polls_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(late, "HOLD", 1e9)
+
+    async def test() -> None:
+        async with party() as there:
+            holder, caller = await there.caller(), await there.caller()
+            held = await holder.write("locks.acquire", **LOCK)
+            waiting = asyncio.ensure_future(caller.write("locks.acquire", **LOCK))
+            await until(lambda: there.way.of("feed.poll"))
+            await there.end(caller.session)
+            await commit(caller)
+            await until(lambda: there.server.ledger.locks.waiting())
+            await holder.write("locks.release", namespace="", name="l", token=held["token"])
+            assert (await waiting)["token"] > held["token"]
 
     run(test())
 
