@@ -55,11 +55,13 @@ def test_a_late_reply_may_arrive_before_the_word_that_it_is_late() -> None:
             await until(lambda: there.way.held)
             for name, each in held.items():
                 await holder.write("locks.release", namespace="", name=name, token=each["token"])
-            assert (await waiting)["token"] and (await other)["token"]
+            assert (await waiting)["token"]
+            assert (await other)["token"]
             there.way.release()
             await commit(caller)
             await until(lambda: not there.server.ledger._turn.settled)
-            assert not caller._late._waiting and not caller._flights._parked
+            assert not caller._late._waiting
+            assert not caller._flights._parked
 
     run(test())
 
