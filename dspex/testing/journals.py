@@ -285,7 +285,9 @@ class DurableJournalConformance(JournalConformance):
         old_term = old.open()
         old.append(1, [b"1"])
         value = sha256(b"value").hexdigest()
+        assert old.owns()
         assert new.open() > old_term
+        assert not old.owns()
         new.put_blob(value, b"value")
         writes: list[Callable[[], object]] = [
             lambda: old.append(2, [b"of the old one"]),

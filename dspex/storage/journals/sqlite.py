@@ -14,8 +14,10 @@ and truncated, and pages that stay free are given back, some at a time.
 from __future__ import annotations
 
 import logging
+import math
 import sqlite3
 import threading
+import time
 import uuid
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -25,7 +27,7 @@ from typing import final
 from dspex.errors import JournalCorruptError, JournalError, JournalFencedError
 from dspex.foundation.ports import Loaded
 from dspex.storage.journals.blobs import BlobFolder
-from dspex.storage.journals.sqlite_owner import claim, read_owner, release
+from dspex.storage.journals.sqlite_owner import BELIEF, claim, read_owner, release
 from dspex.storage.journals.sqlite_repair import bears_mark, copy_aside, in_use, rebuild, remove
 from dspex.storage.journals.sqlite_tables import (
     JOURNALS,
@@ -115,6 +117,7 @@ class SqliteJournal:
         self._connection: sqlite3.Connection | None = None
         self._readers: set[sqlite3.Connection] = set()
         # `owns` comes from any thread, and has a connection of its own.
+        self._believed_until = -math.inf
         self._watching = threading.Lock()
         self._watcher: sqlite3.Connection | None = None
 
@@ -193,6 +196,9 @@ class SqliteJournal:
 
     def owns(self) -> bool:
         """Whether this process may still answer strong reads; some microseconds, any thread."""
+        looked = time.monotonic()
+        if looked < self._believed_until:
+            return True
         with self._watching:
             if self._watcher is None:
                 return False
@@ -201,7 +207,10 @@ class SqliteJournal:
             except sqlite3.Error:
                 # Who cannot ask does not know.
                 return False
-        return bool(row == (self._term,)) and file_identity(self._path) == self._file
+            if row != (self._term,) or file_identity(self._path) != self._file:
+                return False
+            self._believed_until = looked + BELIEF
+        return True
 
     def put_blob(self, digest: str, data: bytes) -> None:
         """Keep a large value under its SHA-256; on the disk when this returns."""
@@ -227,6 +236,7 @@ class SqliteJournal:
         connection, self._connection = self._connection, None
         with self._watching:
             watcher, self._watcher = self._watcher, None
+            self._believed_until = -math.inf
         for each in (watcher, *self._readers):
             if each is not None:
                 each.close()

@@ -4,8 +4,9 @@ Knows: processes, the owner's columns, terms. Must not know: entries.
 
 Each opening counts the *term* up, in a transaction. Every write names the term under which its
 writer owns the journal, inside the writing transaction; an owner that was paused and replaced
-finds another term when it wakes, and writes nothing (fencing). So taking over is always safe; the
-rules below keep it from being done by mistake.
+finds another term when it wakes, and writes nothing (fencing). It answers strong reads for a moment
+after each look at the term, and who takes over from an owner that may be alive waits for as long. So
+taking over is always safe; the rules below keep it from being done by mistake.
 
 1. The owner's process is gone, or was on another machine, boot or container (a journal lies on a
    local disk, so that machine is gone): it is taken over at once.
@@ -31,7 +32,13 @@ from dspex.storage.journals.sqlite_tables import Head, read_head, write_head
 from dspex.storage.ownership import Owner, forget, hold, process_start, this_machine
 from dspex.storage.sqlite_file import result_code, transaction
 
-__all__ = ["claim", "read_owner", "release"]
+__all__ = ["BELIEF", "claim", "read_owner", "release"]
+
+BELIEF = 0.1
+"""Monotonic seconds for which an owner answers strong reads without a look at the term.
+
+A journal lies on a local disk, so the old owner and the new one go by the same clock.
+"""
 
 _POLL_SECONDS = 0.05
 
@@ -56,8 +63,12 @@ def claim(
             try:
                 with transaction(connection):
                     owner = read_owner(connection)
-                    if owner is None or takeover or not owner.lives(time.time()):
-                        return _take(connection, path, token), token
+                    is_free = owner is None or takeover or not owner.lives(time.time())
+                    head = _take(connection, path, token) if is_free else None
+                if head is not None:
+                    if owner is not None and _may_answer(owner):
+                        time.sleep(BELIEF)
+                    return head, token
                 is_locked = False
             except sqlite3.OperationalError as error:
                 if result_code(error) != sqlite3.SQLITE_BUSY:
@@ -100,6 +111,10 @@ def _take(connection: sqlite3.Connection, path: Path, token: str) -> Head:
         (socket.gethostname(), this_machine(), pid, process_start(pid), token, time.time()),
     )
     return head
+
+
+def _may_answer(owner: Owner) -> bool:
+    return owner.machine != this_machine() or owner.lives(time.time())
 
 
 def _occupied(path: Path, owner: Owner | None, is_locked: bool, patience: float) -> JournalError:
