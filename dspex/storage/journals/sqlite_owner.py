@@ -4,9 +4,9 @@ Knows: processes, the owner's columns, terms. Must not know: entries.
 
 Each opening counts the *term* up, in a transaction. Every write names the term under which its
 writer owns the journal, inside the writing transaction; an owner that was paused and replaced
-finds another term when it wakes, and writes nothing (fencing). It answers strong reads for a moment
-after each look at the term, and who takes over from an owner that may be alive waits for as long. So
-taking over is always safe; the rules below keep it from being done by mistake.
+finds another term when it wakes, and writes nothing (fencing). It answers strong reads for a
+moment after each look at the term, and who takes over from an owner that may be alive waits for as
+long. So taking over is always safe; the rules below keep it from being done by mistake.
 
 1. The owner's process is gone, or was on another machine, boot or container (a journal lies on a
    local disk, so that machine is gone): it is taken over at once.
