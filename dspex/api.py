@@ -111,7 +111,7 @@ def optimize(
         Whether the best program is fitted on all the data; None: where it can be.
     distributed : bool, optional
         False: in this process, without Dask. None: on Dask, except inside a Dask task.
-    cluster : Client, address or Dask cluster, optional
+    cluster : Client, address, Dask cluster or Foundation, optional
         None: the current client, else an embedded cluster, which is closed afterwards.
     cluster_nodes : int, optional
         How many workers the embedded cluster has; of another cluster, how many to wait for and

@@ -26,6 +26,7 @@ from dspex.errors import (
     InvalidArgumentError,
     NoWorkersError,
 )
+from dspex.foundation.handles.foundation import Foundation
 
 __all__ = ["Connection", "check_cluster", "connect_cluster", "current_client", "new_client"]
 
@@ -78,7 +79,7 @@ def connect_cluster(
 
     Parameters
     ----------
-    cluster : distributed.Client, str, Dask cluster object or None
+    cluster : distributed.Client, str, Dask cluster object, Foundation or None
         None takes the current client if there is one, else an embedded cluster.
     cluster_nodes : int, optional
         The number of workers of an embedded cluster; of any other, how many to wait for and to use
@@ -112,6 +113,8 @@ def connect_cluster(
             f"a study needs at least one worker; got cluster_nodes={cluster_nodes}; pass 1 or more"
         )
     given = cluster if cluster is not None else current_client()
+    if isinstance(given, Foundation):
+        given = _client_of(given)
     if given is None:
         shape = shape_for(request, cluster_nodes)
         with start_embedded_cluster(shape) as embedded, new_client(embedded) as client:
@@ -126,7 +129,8 @@ def connect_cluster(
         check_cluster(given)
     elif not isinstance(given, str):
         raise InvalidArgumentError(
-            "cluster is a Dask Client, a scheduler address, a Dask cluster object or None; got "
+            "cluster is a Dask Client, a scheduler address, a Dask cluster object, what "
+            "dspex.connect gives, or None; got "
             f"{given!r} of type {type(given).__name__}"
         )
     with new_client(given) as client:
@@ -140,6 +144,16 @@ def current_client() -> Client | None:
         client: Client = _UNTYPED_CLIENT.current()
         return None if client.status in ("closed", "closing") else client
     return None
+
+
+def _client_of(foundation: Foundation) -> Client:
+    client: Client | None = foundation.client
+    if client is None:
+        raise InvalidArgumentError(
+            f"cluster needs workers, and {foundation} has none; pass distributed=False for a study "
+            "in this process, or connect to a cluster"
+        )
+    return client
 
 
 def _check_client(client: Client) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgpack
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, get_task_stream
 
 import dspex
 from dspex.cluster.foundation import install as installing
@@ -68,6 +68,27 @@ def test_a_client_an_address_and_a_cluster_object_are_connected_to(
         foundation.registry.lookup("k")
     foundation.close()
     assert client.status == "running"
+
+
+def test_a_study_runs_where_a_foundation_is_connected(client: Any) -> None:
+    study: dict[str, Any] = {
+        "space": {"x": dspex.Float(0, 1)},
+        "direction": "minimize",
+        "trials": 4,
+    }
+    with dspex.connect(client) as foundation, get_task_stream(client) as stream:
+        result = dspex.optimize(square, cluster=foundation, **study)
+    assert len(result.trials) == 4
+    assert stream.data, "it ran on this client's cluster"
+    with (
+        dspex.connect("local") as local,
+        pytest.raises(InvalidArgumentError, match="distributed=False"),
+    ):
+        dspex.optimize(square, cluster=local, **study)
+
+
+def square(params: dict[str, float]) -> float:
+    return params["x"] ** 2
 
 
 def test_many_connect_at_once_and_share_one_foundation(cluster_of: Callable[[int], Any]) -> None:

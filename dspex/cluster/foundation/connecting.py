@@ -170,6 +170,7 @@ async def _open(
         seconds=parse_seconds,
         closing=closing,
         where=str(client.scheduler.address),  # type: ignore[union-attr]
+        client=client,
     )
     if bridge.asynchronous:
         foundation.close_after(close_when_dropped(bridge, closing, lambda: None))

@@ -40,6 +40,8 @@ class Foundation:
     resources : ResourceManager
     namespace : str
         Apart from other namespaces in registry, state store, locks and elections.
+    client : distributed.Client or None
+        Through which the cluster is reached; None with ``connect("local")``.
 
     Examples
     --------
@@ -61,6 +63,7 @@ class Foundation:
         seconds: Callable[[str, Any], float | None],
         closing: AsyncExitStack,
         where: str,
+        client: Any = None,
     ) -> None:
         self._caller = caller
         self._bridge = bridge
@@ -70,6 +73,7 @@ class Foundation:
         self._seconds = seconds
         self._closed = False
         self.namespace = namespace
+        self.client = client
         self.registry = Registry(registry_backend, bridge, caller=caller, namespace=namespace)
         self.state_store = StateStore(backend, bridge, caller=caller, namespace=namespace)
         self.resources = ResourceManager(caller, bridge, seconds=self._seconds)
