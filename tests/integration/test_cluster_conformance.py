@@ -7,13 +7,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client
 
 from dspex.cluster import DaskExecutor
 from dspex.engine.ports import Executor
+from dspex.testing.clusters import local_cluster
 from dspex.testing.executors import IsolatingExecutorSuite
-
-make_cluster: Any = LocalCluster
 
 
 class TestDask(IsolatingExecutorSuite):
@@ -24,13 +23,7 @@ class TestDask(IsolatingExecutorSuite):
     @classmethod
     def _cluster(cls) -> Iterator[None]:
         with (
-            make_cluster(
-                n_workers=2,
-                threads_per_worker=1,
-                dashboard_address=None,
-                scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
-                silence_logs=False,  # it would silence pytest, too
-            ) as cluster,
+            local_cluster(2) as cluster,
             Client(cluster, set_as_default=False) as cls.client,
         ):
             yield

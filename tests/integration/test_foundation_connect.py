@@ -15,7 +15,7 @@ from typing import Any
 
 import msgpack
 import pytest
-from distributed import Client, LocalCluster, get_task_stream
+from distributed import Client, get_task_stream
 
 import dspex
 from dspex.cluster.foundation import install as installing
@@ -29,6 +29,7 @@ from dspex.errors import (
     UnavailableError,
     VersionMismatchError,
 )
+from dspex.testing.clusters import local_cluster
 from dspex.testing.probe import wait_for
 from dspex.testing.processes import SchedulerProcess, WorkerProcess
 
@@ -37,22 +38,8 @@ SOURCE = str(pathlib.Path(dspex.__file__).parents[1])
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    make: Any = LocalCluster
-    with make(
-        n_workers=2,
-        threads_per_worker=1,
-        dashboard_address=None,
-        scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
-        silence_logs=False,
-    ) as cluster:
+    with local_cluster(2) as cluster:
         yield cluster
-
-
-@pytest.fixture
-def client(cluster: Any) -> Iterator[Any]:
-    make: Any = Client
-    with make(cluster, set_as_default=False) as client:
-        yield client
 
 
 @pytest.mark.parametrize("kind", ["client", "address", "cluster"])

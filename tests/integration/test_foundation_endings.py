@@ -14,7 +14,7 @@ from typing import Any
 
 import cloudpickle
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client
 
 import dspex
 from dspex.cluster.foundation import connecting
@@ -29,27 +29,14 @@ from dspex.errors import (
 )
 from dspex.foundation import Foundation
 from dspex.storage.journals.sqlite import SqliteJournal
+from dspex.testing.clusters import local_cluster
 from dspex.testing.probe import wait_for
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    make: Any = LocalCluster
-    with make(
-        n_workers=1,
-        threads_per_worker=1,
-        dashboard_address=None,
-        scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
-        silence_logs=False,
-    ) as cluster:
+    with local_cluster(1) as cluster:
         yield cluster
-
-
-@pytest.fixture
-def client(cluster: Any) -> Iterator[Any]:
-    make: Any = Client
-    with make(cluster, set_as_default=False) as client:
-        yield client
 
 
 def tasks_on(client: Any) -> set[str]:

@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from distributed import Client, LocalCluster, Security
+from distributed import Client, Security
 
 import dspex
 from dspex.errors import QuotaExceededError
 from dspex.storage.journals.sqlite import SqliteJournal
+from dspex.testing.clusters import local_cluster
 from dspex.testing.processes import SchedulerProcess
 
 
@@ -36,18 +37,8 @@ def dashboard(scheduler: SchedulerProcess) -> str:
 
 @pytest.fixture(scope="module")
 def encrypted() -> Iterator[Any]:
-    make: Any = LocalCluster
     temporary: Any = Security.temporary
-    security = temporary()
-    with make(
-        n_workers=1,
-        threads_per_worker=1,
-        security=security,
-        protocol="tls://",
-        dashboard_address=None,
-        scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
-        silence_logs=False,
-    ) as cluster:
+    with local_cluster(1, security=temporary(), protocol="tls://") as cluster:
         yield cluster
 
 

@@ -13,7 +13,7 @@ from contextlib import closing
 from typing import Any
 
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client
 
 import dspex
 from dspex.cluster import DaskExecutor, connect_cluster
@@ -23,6 +23,7 @@ from dspex.engine.ports import CapacityChanged, Job, Lost, Notice, TrialEnded
 from dspex.errors import QuotaExceededError, UnsatisfiableRequestError
 from dspex.foundation import Foundation
 from dspex.study.records import Measured
+from dspex.testing.clusters import local_cluster
 from dspex.testing.executors import collect, evaluations
 from dspex.testing.probe import Probe, probe_space, wait_for
 from dspex.testing.processes import SchedulerProcess, WorkerProcess
@@ -32,22 +33,8 @@ SPACE = {"x": dspex.Float(0, 1)}
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    make: Any = LocalCluster
-    with make(
-        n_workers=2,
-        threads_per_worker=2,
-        dashboard_address=None,
-        scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
-        silence_logs=False,
-    ) as cluster:
+    with local_cluster(2, threads=2) as cluster:
         yield cluster
-
-
-@pytest.fixture
-def client(cluster: Any) -> Iterator[Any]:
-    make: Any = Client
-    with make(cluster, set_as_default=False) as client:
-        yield client
 
 
 @pytest.fixture

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client
 
 import dspex
 from dspex.cluster.foundation.bridge import LoopBridge
 from dspex.cluster.foundation.calls import LedgerCaller
 from dspex.foundation.ports import RegistryBackend
+from dspex.testing.clusters import local_cluster
 from dspex.testing.registries import BackendConformance
 from dspex.testing.registry_handles import RegistryConformance
 
@@ -19,15 +20,8 @@ from dspex.testing.registry_handles import RegistryConformance
 @pytest.fixture(scope="module")
 def connection() -> Iterator[Any]:
     """One connection for all tests here, whose registries are in namespaces of their own."""
-    make: Any = LocalCluster
     with (
-        make(
-            n_workers=1,
-            threads_per_worker=1,
-            dashboard_address=None,
-            scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
-            silence_logs=False,  # it would silence pytest, too
-        ) as cluster,
+        local_cluster(1) as cluster,
         Client(cluster, set_as_default=False) as client,
         dspex.connect(client) as foundation,
     ):
