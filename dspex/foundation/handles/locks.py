@@ -6,7 +6,7 @@ Knows: one name, and what this object holds of it. Must not know: who else waits
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any, NamedTuple, NoReturn, final
+from typing import Any, ClassVar, NamedTuple, NoReturn, Self, final
 
 from dspex.foundation.handles.claim import Claim
 from dspex.foundation.handles.holding import (
@@ -23,8 +23,71 @@ from dspex.foundation.ports import Bridge, Caller
 __all__ = ["Election", "Leader", "Lock"]
 
 
+class _Contended:
+    """A name that one holder has at a time, and what this object holds of it."""
+
+    _kind: ClassVar[str]
+    _what: ClassVar[str]
+
+    def __init__(
+        self,
+        caller: Caller,
+        bridge: Bridge,
+        *,
+        namespace: str,
+        name: str,
+        seconds: Seconds = plain_seconds,
+    ) -> None:
+        self._bridge = bridge
+        self._seconds = seconds
+        self._claim = Claim(caller, namespace, name, self._kind, f"{self._what} {name!r}")
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self._claim.name
+
+    @property
+    def _token(self) -> Token | None:
+        holding = self._claim.holding
+        return None if holding is None else holding.token
+
+    def check(self) -> None:
+        """Ask whether this object holds it.
+
+        Raises
+        ------
+        LeaseExpiredError
+        """
+        return self._bridge.run(self._claim.check())
+
+    async def _take(self, timeout: float | None) -> Token:
+        return await self._claim.take(timeout)
+
+    async def _give(self) -> None:
+        await self._claim.give()
+
+    def __enter__(self) -> Self:
+        sync_only(self._bridge)
+        self._bridge.run(self._take(None))
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._bridge.run(self._give())
+
+    async def __aenter__(self) -> Self:
+        await self._take(None)
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._give()
+
+    def __reduce__(self) -> NoReturn:
+        refuse_pickling(self)
+
+
 @final
-class Lock:
+class Lock(_Contended):
     """A lock that one holder in the whole cluster has at a time, in the order they asked.
 
     A context manager. Not reentrant: a second `acquire` waits for the first's `release`, in this
@@ -51,29 +114,13 @@ class Lock:
     False
     """
 
-    def __init__(
-        self,
-        caller: Caller,
-        bridge: Bridge,
-        *,
-        namespace: str,
-        name: str,
-        seconds: Seconds = plain_seconds,
-    ) -> None:
-        self._bridge = bridge
-        self._seconds = seconds
-        self._claim = Claim(caller, namespace, name, "lock", f"the lock {name!r}")
-
-    @property
-    def name(self) -> str:
-        """The lock's name."""
-        return self._claim.name
+    _kind = "lock"
+    _what = "the lock"
 
     @property
     def token(self) -> Token | None:
         """The fencing token, (term, n), larger than every earlier holder's; None: not held."""
-        holding = self._claim.holding
-        return None if holding is None else holding.token
+        return self._token
 
     @property
     def is_held(self) -> bool:
@@ -97,7 +144,7 @@ class Lock:
         ------
         LockTimeoutError
         """
-        return self._bridge.run(self._claim.take(self._seconds("timeout", timeout)))
+        return self._bridge.run(self._take(self._seconds("timeout", timeout)))
 
     def release(self) -> None:
         """Give it back.
@@ -107,42 +154,15 @@ class Lock:
         LeaseExpiredError
             Where it is not held: what was done under it may not have been alone.
         """
-        return self._bridge.run(self._release())
+        return self._bridge.run(self._give())
 
-    async def _release(self) -> None:
+    async def _give(self) -> None:
         holding = self._claim.holding
         if not await self._claim.give():
             raise not_held(self._claim.what) if holding is None else holding.lost()
 
-    def check(self) -> None:
-        """Ask whether it is held.
-
-        Raises
-        ------
-        LeaseExpiredError
-        """
-        return self._bridge.run(self._claim.check())
-
-    def __enter__(self) -> Lock:
-        sync_only(self._bridge)
-        self._bridge.run(self._claim.take(None))
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._bridge.run(self._release())
-
-    async def __aenter__(self) -> Lock:
-        await self._claim.take(None)
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        await self._release()
-
     def __repr__(self) -> str:
         return f"<Lock {self.name!r}{', held' if self.is_held else ''}>"
-
-    def __reduce__(self) -> NoReturn:
-        refuse_pickling(self)
 
 
 class Leader(NamedTuple):
@@ -161,8 +181,10 @@ class Leader(NamedTuple):
 
 
 @final
-class Election:
+class Election(_Contended):
     """An election that one session in the whole cluster has won at a time.
+
+    A context manager, too: it campaigns, and resigns at the end.
 
     Parameters
     ----------
@@ -183,29 +205,13 @@ class Election:
     (True, True)
     """
 
-    def __init__(
-        self,
-        caller: Caller,
-        bridge: Bridge,
-        *,
-        namespace: str,
-        name: str,
-        seconds: Seconds = plain_seconds,
-    ) -> None:
-        self._bridge = bridge
-        self._seconds = seconds
-        self._claim = Claim(caller, namespace, name, "leader", f"the leadership of {name!r}")
-
-    @property
-    def name(self) -> str:
-        """The election's name."""
-        return self._claim.name
+    _kind = "leader"
+    _what = "the leadership of"
 
     @property
     def term(self) -> Token | None:
         """The term in which this object leads; None: it does not."""
-        holding = self._claim.holding
-        return None if holding is None else holding.token
+        return self._token
 
     @property
     def is_leader(self) -> bool:
@@ -229,9 +235,9 @@ class Election:
         ------
         LockTimeoutError
         """
-        return self._bridge.run(self._campaign(self._seconds("timeout", timeout)))
+        return self._bridge.run(self._take(self._seconds("timeout", timeout)))
 
-    async def _campaign(self, timeout: float | None) -> Token:
+    async def _take(self, timeout: float | None) -> Token:
         holding = self._claim.holding
         if holding is not None and holding.is_held:
             return holding.token
@@ -239,19 +245,7 @@ class Election:
 
     def resign(self) -> None:
         """Lead no longer; the next that campaigns does. May be called twice."""
-        return self._bridge.run(self._resign())
-
-    async def _resign(self) -> None:
-        await self._claim.give()
-
-    def check(self) -> None:
-        """Ask whether this object leads.
-
-        Raises
-        ------
-        LeaseExpiredError
-        """
-        return self._bridge.run(self._claim.check())
+        return self._bridge.run(self._give())
 
     def leader(self) -> Leader | None:
         """Who leads now; None: nobody.
@@ -299,6 +293,3 @@ class Election:
 
     def __repr__(self) -> str:
         return f"<Election {self.name!r}{', leading' if self.is_leader else ''}>"
-
-    def __reduce__(self) -> NoReturn:
-        refuse_pickling(self)

@@ -509,7 +509,7 @@ def test_who_waits_in_the_same_process_gets_the_lock_next(bridge: LoopingBridge)
     async def both() -> Token:
         waiting = asyncio.ensure_future(lock._claim.take(None))
         await asyncio.sleep(0)
-        await lock._release()
+        await lock._give()
         return await waiting
 
     assert bridge.run(both()) == lock.token
@@ -555,13 +555,13 @@ def test_one_leader_a_term_and_a_word_when_it_changes(bridge: LoopingBridge) -> 
     async def watch() -> list[Leader | None]:
         changes = mine.watch()
         seen = [await anext(changes)]
-        term = await mine._campaign(None)
-        assert await mine._campaign(None) == term, "who leads, leads"
+        term = await mine._take(None)
+        assert await mine._take(None) == term, "who leads, leads"
         seen.append(await anext(changes))
-        waiting = asyncio.ensure_future(yours._campaign(None))
+        waiting = asyncio.ensure_future(yours._take(None))
         await asyncio.sleep(0)
-        await mine._resign()
-        await mine._resign()
+        await mine._give()
+        await mine._give()
         assert await waiting > term
         seen += [await anext(changes), await anext(changes)]
         hub.emit(("lock", "", "other", (1, 90), "me", "leader"))
@@ -596,6 +596,20 @@ def test_an_election_knows_its_leader(bridge: LoopingBridge) -> None:
     assert not is_held(election)
     election.resign()
     assert election.leader() is None
+
+
+def test_an_election_is_held_for_a_block(bridge: LoopingBridge) -> None:
+    hub = Hub()
+    election = Election(HubCaller(hub), bridge, namespace="", name="x")
+    with election as leading:
+        assert leading.is_leader
+
+    async def block() -> None:
+        async with election:
+            assert election.is_leader
+
+    bridge.run(block())
+    assert not is_held(election)
 
 
 # --- rate limits ---------------------------------------------------------------------------
