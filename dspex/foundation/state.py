@@ -22,6 +22,7 @@ from dspex.errors import NotPicklableError, StateCorruptError, StateIncompatible
 from dspex.foundation.record import Record
 
 __all__ = [
+    "LARGE",
     "State",
     "Version",
     "decode",
@@ -30,6 +31,9 @@ __all__ = [
     "pack_states",
     "unpack_states",
 ]
+
+LARGE = 256 * 1024
+"""Bytes from which a value lies beside the journal, under its hash."""
 
 _FORMAT = "dspex-states-1"
 

@@ -125,7 +125,7 @@ def test_snapshots_restore_what_was_there(foundation: Foundation, value: bytes) 
     snapshot = store.snapshot("a/")
     store.delete("a/1")
     store.put("a/2", "changed")
-    with pytest.raises(VersionConflictError):
+    with pytest.raises(VersionConflictError, match=r"'a/2' is there, and 0 of 2 .*replace"):
         store.restore(snapshot)
     assert store.restore(snapshot, on_conflict="replace") == 2
     assert (store.get("a/1"), store.get("a/2"), store.get("b")) == (value, 2, 3)

@@ -23,23 +23,20 @@ from dspex.errors import (
     UnsupportedGuaranteeError,
 )
 from dspex.foundation.handles.local_copy import LocalCopy
+from dspex.foundation.handles.snapshots import restore, take_snapshot
 from dspex.foundation.ports import Bridge, Caller, RegistryBackend
 from dspex.foundation.query import Query
 from dspex.foundation.record import Record, drop, put
 from dspex.foundation.state import (
+    LARGE,
     State,
     Version,
     decode,
     encode,
     metadata_of,
-    pack_states,
-    unpack_states,
 )
 
 __all__ = ["StateStore"]
-
-LARGE = 256 * 1024
-"""Bytes from which a value lies beside the journal, under its hash."""
 
 MAX_VALUE = 100 * 2**20
 
@@ -382,7 +379,7 @@ class StateStore:
 
         The states are those of one moment; large values are fetched after it, by their hash.
         """
-        return self._bridge.run(self._snapshot(prefix))
+        return self._bridge.run(take_snapshot(self._backend, self._collection, prefix, self._bytes))
 
     def restore(
         self, snapshot: bytes, *, on_conflict: Literal["error", "replace"] = "error"
@@ -399,40 +396,9 @@ class StateStore:
         """
         if on_conflict not in ("error", "replace"):
             raise InvalidArgumentError(f'on_conflict is "error" or "replace"; got {on_conflict!r}')
-        return self._bridge.run(self._restore(snapshot, on_conflict))
-
-    async def _snapshot(self, prefix: str) -> bytes:
-        query = Query(prefix=prefix, order_by="key")
-        records = await self._backend.select(self._collection, query)
-        while True:
-            try:
-                states = [
-                    (each.key, dict(each.metadata), await self._bytes(each)) for each in records
-                ]
-                break
-            except StateCorruptError:
-                # The large values of states that were put anew are swept: another moment, then.
-                before = records
-                records = await self._backend.select(self._collection, query)
-                if [each.version for each in before] == [each.version for each in records]:
-                    raise
-        return pack_states(states)
-
-    async def _restore(self, snapshot: bytes, on_conflict: str) -> int:
-        states = unpack_states(snapshot)
-        for first in range(0, len(states), 100):
-            operations = []
-            for key, metadata, data in states[first : first + 100]:
-                metadata.pop("blob", None)
-                if len(data) > LARGE:
-                    metadata["blob"] = await self._caller.put_blob(data)
-                    data = b""
-                expected = 0 if on_conflict == "error" else None
-                operations.append(
-                    put(key, data, metadata, on_conflict="replace", expected_version=expected)
-                )
-            await self._backend.commit(self._collection, operations)
-        return len(states)
+        return self._bridge.run(
+            restore(self._backend, self._collection, snapshot, on_conflict, self._caller.put_blob)
+        )
 
 
 def _not_found(key: str) -> StateNotFoundError:
