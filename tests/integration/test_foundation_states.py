@@ -26,12 +26,12 @@ from dspex.errors import (
     UnsupportedGuaranteeError,
     VersionConflictError,
 )
-from dspex.foundation import Foundation, State, Version
+from dspex.foundation import Foundation, State, Version, state
 from dspex.foundation.handles import state_store as handle
 from dspex.testing.probe import wait_for
 from dspex.testing.processes import SchedulerProcess
 
-LARGE = b"x" * (handle.LARGE + 1)
+LARGE = b"x" * (state.LARGE + 1)
 
 
 @pytest.fixture(params=["memory", "sqlite"])
@@ -95,7 +95,7 @@ def test_large_values_travel_in_pieces_and_are_swept_when_nobody_names_them(
     store = foundation.state_store
     store.put("large", LARGE)
     status = store.status("large")
-    assert status["size"] > handle.LARGE
+    assert status["size"] > state.LARGE
     assert len(status["blob"]) == 64
     assert store.get("large") == LARGE
     with pytest.raises(InvalidArgumentError, match="at most 104,857,600 bytes"):
