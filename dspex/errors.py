@@ -265,7 +265,8 @@ class InsufficientReplicasError(UnsupportedGuaranteeError):
 class UnavailableError(FoundationError, ConnectionError):
     """The scheduler or its journal cannot be used now.
 
-    Whether a mutation that raises this took effect is not known; made again, it is a new one.
+    Whether a mutation that raises this took effect is not known; made again, it is a new one. A
+    lease or a lock that it got is given back as soon as the scheduler can be reached.
     """
 
 

@@ -94,6 +94,9 @@ class SimulatedFoundation:
         self._is_calm = True
         self.advance(max(0.0, self.scheduler.stalled_until - self.clock.now))
         self.advance(_CALM)
+        leases = None
+        while leases != (leases := self.scheduler.ledger.resources.leases()):
+            self.advance(LEASE)  # word of what was granted last is on its way
         check_rest(self.scheduler.ledger, self.clients, self.workers)
         self.scheduler.check_replay()
         self.history += self._calls.values()

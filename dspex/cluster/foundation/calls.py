@@ -207,7 +207,8 @@ class LedgerCaller:
         try:
             async with asyncio.timeout(timeout):
                 return await asyncio.shield(item.future)
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, UnavailableError):
+            # Of the latter nobody knows whether it took effect; what it got would be nobody's.
             self._late.withdraw(item)
             raise
         except TimeoutError:

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import suppress
 from typing import Any, final
 
 from dspex.cluster.foundation.exchange import Exchange, backoff
 from dspex.cluster.foundation.flights import Flights, done, unreachable
 from dspex.cluster.foundation.following import ANSWER_WITHIN
 from dspex.cluster.foundation.item import Item
-from dspex.errors import DspexError
+from dspex.errors import DspexError, UnavailableError
 from dspex.foundation.ledger.wire import rebuilt_error
 
 __all__ = ["LateReplies"]
@@ -44,6 +43,7 @@ class LateReplies:
         self._waiting: dict[int, Item] = {}
         self._poll: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._is_closed = False
 
     def wait(self, item: Item) -> None:
         """Take a call whose answer was PENDING."""
@@ -75,7 +75,7 @@ class LateReplies:
         """Take a call back that nobody waits for; a lease that it got meanwhile is given back."""
         is_answered = item.future.done()
         item.future.cancel()
-        if not item.number:
+        if not item.number or self._is_closed:
             return
         if self._waiting.get(item.number) is item:
             del self._waiting[item.number]
@@ -91,6 +91,7 @@ class LateReplies:
 
     async def close(self) -> None:
         """End the poll, and what is being withdrawn: it ends with the session."""
+        self._is_closed = True
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -141,14 +142,20 @@ class LateReplies:
         return replies
 
     def _give_up(self, error: Exception) -> None:
-        for item in list(self._waiting.values()):
+        for item in self._take_all():
             done(item, unreachable(item, self._exchange.patience, error))
-            self.withdraw(item)
 
     async def _give_back(self, item: Item, answered: asyncio.Future[None]) -> None:
         # On its way, it would reach the ledger after its withdrawal.
         await answered
-        if item.session == self._exchange.session:
-            with suppress(DspexError):
+        failures = 0
+        while item.session == self._exchange.session:
+            try:
                 await self._cancel(item)
+                break
+            except UnavailableError:
+                await backoff(failures)
+                failures += 1
+            except DspexError:
+                break
         self._flights.forget(item)

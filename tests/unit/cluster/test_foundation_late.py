@@ -84,6 +84,22 @@ def test_a_new_session_polls_for_itself(monkeypatch: pytest.MonkeyPatch) -> None
     run(test())
 
 
+@pytest.mark.parametrize("fate", ["lose answer", "hang"])
+def test_what_a_call_got_that_was_given_up_is_given_back(fate: str) -> None:
+    async def test() -> None:
+        async with party() as there:
+            caller, other = await there.caller(patience=0.05), await there.caller()
+            there.way.plan("locks.acquire", *[fate] * 10_000)
+            with pytest.raises(UnavailableError):
+                await caller.write("locks.acquire", **LOCK)
+            there.way.plan("call.cancel", "lose", "lose answer")
+            there.way.fates["locks.acquire"].clear()
+            assert (await other.write("locks.acquire", **LOCK))["token"]
+            await until(lambda: not caller._flights._unanswered)
+
+    run(test())
+
+
 @pytest.mark.parametrize("kind", ["timeout", "cancellation"])
 def test_a_call_that_waited_in_vain_is_withdrawn(kind: str) -> None:
     async def test() -> None:
