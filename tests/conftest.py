@@ -7,9 +7,14 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from distributed import Client
+
+# How long an example takes says nothing on a machine that does other work, too.
+settings.register_profile("dspex", deadline=None)
+settings.load_profile("dspex")
 
 
 @pytest.fixture

@@ -94,8 +94,8 @@ class SimulatedFoundation:
         self._is_calm = True
         self.advance(max(0.0, self.scheduler.stalled_until - self.clock.now))
         self.advance(_CALM)
-        leases = None
-        while leases != (leases := self.scheduler.ledger.resources.leases()):
+        held: object = None
+        while held != (held := self._all_held()):
             self.advance(LEASE)  # word of what was granted last is on its way
         check_rest(self.scheduler.ledger, self.clients, self.workers)
         self.scheduler.check_replay()
@@ -108,6 +108,10 @@ class SimulatedFoundation:
             self.history.append(
                 Operation("end", key, "get", (), seen, self.clock.now, self.clock.now)
             )
+
+    def _all_held(self) -> object:
+        ledger = self.scheduler.ledger
+        return ledger.resources.leases(), ledger.locks.held()
 
     def advance(self, seconds: float) -> None:
         """Let time pass."""

@@ -115,7 +115,6 @@ def calls(draw: st.DrawFn) -> Call:
     return Call(draw(st.integers(1, 9)) if OPS[op].changes else None, op, args)
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=60) | ANYTHING.map(msgpack.packb))
 def test_whatever_arrives_is_a_request_or_refused(blob: bytes) -> None:
     try:
@@ -127,14 +126,12 @@ def test_whatever_arrives_is_a_request_or_refused(blob: bytes) -> None:
         assert repr(decode_request(encode_request(request))) == repr(request)
 
 
-@settings(deadline=None)
 @given(st.lists(calls(), max_size=4), st.integers(0, 2**53 - 1))
 def test_a_request_survives_its_way(found: list[Call], acked_below: int) -> None:
     request = Request("s", acked_below, found)
     assert repr(decode_request(encode_request(request))) == repr(request)
 
 
-@settings(deadline=None)
 @given(st.lists(st.none() | ANYTHING, min_size=3, max_size=3))
 def test_a_call_of_whatever_is_a_call_or_refused(parts: list[Any]) -> None:
     try:
@@ -220,11 +217,10 @@ def state_of(ledger: Ledger) -> list[str]:
     return sorted(map(repr, msgpack.unpackb(msgpack.packb(events))))
 
 
-LedgerLaws.TestCase.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+LedgerLaws.TestCase.settings = settings(max_examples=60, stateful_step_count=25)
 TestLedgerLaws = LedgerLaws.TestCase
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.lists(st.sampled_from(["put", "lock", "reply"]), max_size=3), max_size=12),
     st.integers(1, 8),

@@ -112,7 +112,7 @@ async def count(caller: LedgerCaller, rng: random.Random, history: History) -> N
             pass  # another one was faster
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**32), restarts=st.integers(0, 2), ends=st.integers(0, 3))
 def test_nothing_stays_behind(seed: int, restarts: int, ends: int) -> None:
     rng = random.Random(seed)

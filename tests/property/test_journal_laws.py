@@ -120,7 +120,7 @@ class JournalMachine(RuleBasedStateMachine):
             shutil.rmtree(self.folder)
 
 
-JournalMachine.TestCase.settings = settings(max_examples=15, stateful_step_count=20, deadline=None)
+JournalMachine.TestCase.settings = settings(max_examples=15, stateful_step_count=20)
 TestJournalMachine = JournalMachine.TestCase
 
 
@@ -160,7 +160,7 @@ def damaged_copy(good_file: Path, folder: str, damage: tuple[list[tuple[int, int
     return path
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(damages)
 def test_damage_anywhere_is_refused_or_harmless(
     good_file: Path, damage: tuple[list[tuple[int, int]], float]
@@ -183,7 +183,7 @@ def test_damage_anywhere_is_refused_or_harmless(
         journal.close()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(damages)
 def test_repair_gives_a_whole_journal_with_a_part_of_what_was_there(
     good_file: Path, damage: tuple[list[tuple[int, int]], float]

@@ -73,7 +73,7 @@ def at(called: int, returned: int, op: str, *args: Any, gave: Any) -> Operation:
     return Operation("p", "x", op, args, gave, called, returned)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.lists(operations(), max_size=5))
 @example(  # a delete that may or may not have found something changes nothing only if it did not
     [
@@ -274,7 +274,7 @@ def recorded(
             yield Operation(by, "x", op, args, result, called, returned)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     seed=st.integers(0, 2**32),
     processes=st.integers(1, 6),
@@ -327,7 +327,7 @@ def test_every_broken_store_is_caught(broken: type[Store], unknown: float) -> No
     assert caught >= 9
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     seed=st.integers(0, 2**32), broken=st.sampled_from([Store, *BROKEN]), count=st.integers(0, 40)
 )
@@ -357,7 +357,7 @@ class Adder:
         return after if result in (UNKNOWN, after) else REFUSED
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(0, 2**32), st.integers(1, 5), st.integers(1, 60), st.booleans())
 def test_any_model_will_do(seed: int, processes: int, count: int, is_wrong: bool) -> None:
     dice = random.Random(seed)

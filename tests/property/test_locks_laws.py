@@ -118,7 +118,7 @@ class LockLaws(RuleBasedStateMachine):
 
 
 TestLockLaws = LockLaws.TestCase
-TestLockLaws.settings = settings(max_examples=50, stateful_step_count=30, deadline=None)
+TestLockLaws.settings = settings(max_examples=50, stateful_step_count=30)
 
 
 @st.composite

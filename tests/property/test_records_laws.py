@@ -286,7 +286,7 @@ def state_of(records: Records) -> dict[str, dict[str, Record]]:
 
 
 class TestMachine(Machine.TestCase):  # type: ignore[valid-type, misc]
-    settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+    settings = settings(max_examples=60, stateful_step_count=30)
 
     @pytest.fixture(autouse=True)
     def no_collection_is_small(self, monkeypatch: pytest.MonkeyPatch) -> None:

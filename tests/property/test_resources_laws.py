@@ -366,4 +366,4 @@ class ResourceLaws(RuleBasedStateMachine):
 
 
 TestResourceLaws = ResourceLaws.TestCase
-TestResourceLaws.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestResourceLaws.settings = settings(max_examples=60, stateful_step_count=30)

@@ -209,9 +209,7 @@ class Laws(RuleBasedStateMachine):
 
 
 TestSessionsAndMembersLaws = Laws.TestCase
-TestSessionsAndMembersLaws.settings = settings(
-    max_examples=40, stateful_step_count=30, deadline=None
-)
+TestSessionsAndMembersLaws.settings = settings(max_examples=40, stateful_step_count=30)
 
 
 # --- time alone ----------------------------------------------------------------------------
@@ -228,7 +226,7 @@ GAPS = st.lists(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     lease=st.floats(0.2, 10.0),
     gaps=GAPS,
@@ -266,7 +264,7 @@ def test_who_renews_in_time_is_neither_suspected_nor_lost(
         sessions.validate()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     lease=st.floats(0.2, 5.0),
     before=GAPS,

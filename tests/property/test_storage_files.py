@@ -49,7 +49,7 @@ any_record: st.SearchStrategy[Record] = st.one_of(
 )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.lists(any_record, max_size=5), max_size=5))
 def test_any_records_come_back_as_they_were(appends: list[list[Record]]) -> None:
     everything = [record for records in appends for record in records]
@@ -74,7 +74,7 @@ def good_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     # Half of the flips hit the first page, where the file's header and tables are described.
     flips=st.lists(

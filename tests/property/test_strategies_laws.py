@@ -74,7 +74,7 @@ def begun(name: str, space: Space, seed: int) -> Session | None:
 
 
 @pytest.mark.parametrize("name", sorted(MAKERS))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(space=spaces(), seed=st.integers(0, 2**62), course=steps)
 def test_any_course_of_events_keeps_the_laws(
     name: str, space: Space, seed: int, course: list[tuple[str, Any]]

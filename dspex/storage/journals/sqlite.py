@@ -116,8 +116,8 @@ class SqliteJournal:
         self._file: tuple[int, int] | None = None
         self._connection: sqlite3.Connection | None = None
         self._readers: set[sqlite3.Connection] = set()
-        # `owns` comes from any thread, and has a connection of its own.
         self._believed_until = -math.inf
+        # `owns` comes from any thread, and has a connection of its own.
         self._watching = threading.Lock()
         self._watcher: sqlite3.Connection | None = None
 

@@ -195,7 +195,7 @@ GOOD: list[Any] = [
 ]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(calls(), min_size=1, max_size=4))
 def test_whatever_a_call_is_given_the_answer_is_a_reply_or_an_error_of_ours(
     made: list[Call],
