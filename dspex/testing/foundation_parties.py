@@ -62,6 +62,7 @@ class Process:
         self._open: dict[int, tuple[Call, Reply]] = {}
         self._waiting: set[int] = set()
         self._withdrawn: set[int] = set()
+        self._attempts: dict[int, int] = {}
         self._seen: list[int] = []
         self._begin()
         self._poll()
@@ -82,6 +83,7 @@ class Process:
         self.held = {}
         self._next, self._open, self._seen = 1, {}, []
         self._waiting, self._withdrawn = set(), set()
+        self._attempts = {}
         self.ends = -math.inf
         opened = {"kind": self.kind, "name": self.name, "lease": LEASE}
         self._renew(self.session, Call(None, "session.open", opened))
@@ -144,13 +146,21 @@ class Process:
         self.later(0.7, lambda: self.withdraw(session, number))
 
     def _repeat(self, session: str, number: int) -> None:
-        if session != self.session or number not in self._open:
+        """Try again; whoever does has given up the attempt before, and takes no answer to it.
+
+        What was withdrawn is not tried again. Both keep what was sent to one scheduler from being
+        done by the next, which knows nothing of calls that changed nothing.
+        """
+        if session != self.session or number not in self._open or number in self._withdrawn:
             return
         self.later(self.world.dice.uniform(0.3, 0.9), lambda: self._repeat(session, number))
         call, _ = self._open[number]
+        attempt = self._attempts[number] = self._attempts.get(number, 0) + 1
 
         def answered(payload: Any, is_error: bool) -> None:
             if session != self.session or number not in self._open:
+                return
+            if attempt != self._attempts[number]:
                 return
             if isinstance(payload, SessionExpiredError):
                 self._begin()

@@ -147,6 +147,8 @@ def test_a_lock_outlives_the_scheduler_and_goes_to_nobody_else(
         wait_for(lambda: len(holders) == 1)
         owner, other = (first, second) if first.pid in holders else (second, first)
         tokens.append(holders[owner.pid])
+        with dspex.connect(scheduler.address) as foundation:
+            wait_for(lambda: foundation.status()["waiting"] == 1)
         scheduler.restart()
         with dspex.connect(scheduler.address) as foundation:
             wait_for(lambda: foundation.status()["term"] == 2)

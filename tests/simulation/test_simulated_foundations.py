@@ -32,12 +32,15 @@ def test_promises_hold_in_a_hostile_world(block: int) -> None:
         check_world(seed, 10.0)
 
 
-def test_a_late_copy_of_a_withdrawn_call_gets_nothing_from_the_next_scheduler() -> None:
-    check_world(4768, 20.0)
-
-
-def test_word_of_a_grant_in_the_last_moment_arrives() -> None:
-    check_world(1625, 15.0, loss=0.2, double=0.3, faults=1.0)
+@pytest.mark.parametrize(
+    ("seed", "trouble"),
+    [(4768, {}), (1950, {}), (1625, {"loss": 0.2, "double": 0.3, "faults": 1.0})],
+    ids=str,
+)
+def test_promises_hold_in_worlds_in_which_they_did_not(
+    seed: int, trouble: dict[str, float]
+) -> None:
+    check_world(seed, 15.0 if trouble else 20.0, **trouble)
 
 
 @pytest.mark.slow

@@ -4,8 +4,10 @@ Knows: calls, their numbers, batches, what is done with each kind of answer. Mus
 session is kept, what an op means.
 
 Calls that are made while others are on their way travel together in the next flight. A flight that
-fails is repeated, with the numbers that its calls had, so that the ledger knows them again. A reply
-counts as acknowledged when whoever called has it (`forget`).
+fails is repeated, with the numbers that its calls had, so that the ledger knows them again. The
+answer to one that failed is never taken: a ledger that was started anew knows nothing of calls that
+changed nothing, and may answer otherwise. A reply counts as acknowledged when whoever called has it
+(`forget`).
 
 When a session has ended, a call that the ledger refused for it goes over to the new one; of one
 that was sent before and never answered nobody knows whether it took effect: SessionExpiredError.

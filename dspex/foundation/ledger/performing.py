@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 from dspex.errors import InvalidRequestError, LeaseExpiredError
-from dspex.foundation.ledger.events import Event, Token
+from dspex.foundation.ledger.events import Token
 from dspex.foundation.ledger.turn import Turn
 from dspex.foundation.ledger.wire import error_payload
 from dspex.foundation.query import Query
@@ -231,12 +231,8 @@ def _call_cancel(turn: Turn, session: str, number: int, args: _Args) -> Any:
     else:
         # It may be on its way still, or come once more.
         withdrawn = LeaseExpiredError(f"call {args['number']} was withdrawn; make another")
-
-        def emit(event: Event) -> None:
-            turn.waiting.discard(call)  # nobody polls for this reply
-            turn.emit(event)
-
-        turn.sessions.withdraw(*call, error_payload(withdrawn), emit)
+        turn.sessions.remember(*call, is_ok=False, payload=error_payload(withdrawn))
+        turn.waiting.discard(call)
         turn.resources.cancel(*call)
         turn.locks.cancel(*call)
     turn.settle()

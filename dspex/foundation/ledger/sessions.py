@@ -241,19 +241,6 @@ class Sessions:
             _refuse_many(found, number)
             found.replies[number] = (is_ok, payload)
 
-    def withdraw(self, session: str, number: int, payload: Any, emit: Emit) -> None:
-        """Refuse a call that was not performed, from now on, and by a ledger that replays this.
-
-        Raises
-        ------
-        InvalidRequestError
-            Where the session leaves too many unacknowledged.
-        """
-        found = self._sessions.get(session)
-        if found is not None and not found.is_acknowledged(number):
-            _refuse_many(found, number)
-            emit(("reply", session, number, False, payload))
-
     def close(self, session: str, reason: str, emit: Emit) -> None:
         """End a session, if it is open."""
         if session in self._sessions:

@@ -121,18 +121,6 @@ def test_a_call_that_comes_after_its_withdrawal_gets_nothing() -> None:
     assert ledger.locks.holder("", "l") is None
 
 
-def test_a_ledger_that_goes_on_refuses_what_was_withdrawn_before_it() -> None:
-    first, second = opened("a", "b"), Ledger(term=2)
-    call(first, "a", 1, "locks.acquire", **LOCK)
-    assert call(first, "b", 1, "locks.acquire", **LOCK).is_pending
-    before = first.revision
-    step = cancel(first, "b", 1)
-    assert not first.settled("b", ())
-    second.replay(before, list(first.dump()), now=0.0)
-    assert isinstance(call(second, "b", 1, "locks.acquire", **LOCK).reply, LeaseExpiredError)
-    assert [event[:3] for event in step.events] == [("reply", "b", 1)], "it is journalled"
-
-
 def test_withdrawing_what_is_over_is_no_error() -> None:
     ledger = opened("a")
     call(ledger, "a", 1, "locks.acquire", **LOCK)
