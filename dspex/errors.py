@@ -59,10 +59,18 @@ from __future__ import annotations
 from typing import Any
 
 __all__ = [
+    "AgentError",
+    "AgentExistsError",
+    "AgentFailedError",
+    "AgentLostError",
+    "AgentNotFoundError",
+    "AgentRaisedError",
     "AllTrialsFailedError",
     "ClusterError",
     "ClusterLostError",
     "ClusterUnreachableError",
+    "DeadlineError",
+    "DeliveryError",
     "DspexError",
     "FoundationError",
     "InsufficientReplicasError",
@@ -79,6 +87,7 @@ __all__ = [
     "KeyNotFoundError",
     "LeaseExpiredError",
     "LockTimeoutError",
+    "MailboxFullError",
     "MissingDependencyError",
     "NoWorkersError",
     "NotPicklableError",
@@ -340,3 +349,39 @@ class JournalCorruptError(JournalError):
     """
 
     place: str = ""
+
+
+class AgentError(FoundationError):
+    """Something about an agent."""
+
+
+class AgentNotFoundError(AgentError, KeyError):
+    """There is no agent of this id."""
+
+
+class AgentExistsError(AgentError, ValueError):
+    """There is one of this id already."""
+
+
+class AgentFailedError(AgentError, RuntimeError):
+    """An agent could not be made or restored, or was restarted too often; it answers no more."""
+
+
+class AgentLostError(AgentError, ConnectionError):
+    """An agent's worker was lost, and by its policy it does not come back."""
+
+
+class AgentRaisedError(AgentError, RuntimeError):
+    """An agent's method raised what cannot be pickled; the message tells what it was."""
+
+
+class DeadlineError(AgentError, TimeoutError):
+    """The deadline of a call passed before it had begun."""
+
+
+class DeliveryError(AgentError, ConnectionError):
+    """A message that is sent at most once was cut off; whether it took effect is not known."""
+
+
+class MailboxFullError(AgentError, BufferError):
+    """An agent has as many messages before it as its mailbox holds."""

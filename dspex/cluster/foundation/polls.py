@@ -15,7 +15,7 @@ from typing import Any, final
 from dspex.cluster.foundation.commits import Commits
 from dspex.errors import InvalidRequestError
 from dspex.foundation.ledger.events import Event
-from dspex.foundation.ledger.feed import Feed, Wanted
+from dspex.foundation.ledger.feed import Feed, Wanted, tag_of
 from dspex.foundation.ledger.ledger import Ledger
 
 __all__ = ["Polls"]
@@ -127,7 +127,7 @@ def _topic(event: Event) -> str:
     """What a follower waits for who wants to hear of an event."""
     if event[0] in ("put", "drop"):
         return f"{_RECORDS}{event[1]}"
-    return f"{_REPLIES}{event[1]}" if event[0] == "reply" else str(event[0])
+    return f"{_REPLIES}{event[1]}" if event[0] == "reply" else tag_of(event)
 
 
 def _whole_entries(events: list[tuple[int, Event]]) -> list[tuple[int, Event]]:

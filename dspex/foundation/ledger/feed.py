@@ -15,14 +15,27 @@ from typing import NamedTuple, final
 from dspex.foundation.ledger.events import Event
 from dspex.foundation.patterns import matches
 
-__all__ = ["Feed", "Wanted"]
+__all__ = ["Feed", "Wanted", "tag_of"]
 
 LIMIT = 20_000
 """Events that are remembered."""
 
 LIMIT_BYTES = 64 * 2**20
 
-PUBLISHED = frozenset({"put", "drop", "member", "lock", "unlock"})
+PUBLISHED = frozenset({"put", "drop", "member", "lock", "unlock", "placed", "moving", "ended"})
+
+_OF_A_HOST = frozenset({"placed", "moving", "ended"})
+
+
+def tag_of(event: Event) -> str:
+    """What a follower names who wants an event: its tag, of events about agents with their host.
+
+    Examples
+    --------
+    >>> tag_of(("ended", "tcp://a:1", "stopped", ["x"]))
+    'host tcp://a:1'
+    """
+    return f"host {event[1]}" if event[0] in _OF_A_HOST else str(event[0])
 
 
 class Wanted(NamedTuple):
@@ -44,7 +57,7 @@ class Wanted(NamedTuple):
         assert isinstance(event, tuple)
         tag = event[0]
         if tag not in ("put", "drop"):
-            return tag in self.tags
+            return tag_of(event) in self.tags
         return any(event[1] == name and matches(event[2], pattern) for name, pattern in self.topics)
 
 

@@ -18,6 +18,7 @@ from dspex.errors import DspexError, InvalidRequestError, SessionExpiredError
 from dspex.foundation.ledger.events import Event
 from dspex.foundation.ledger.ops import OPS, checked
 from dspex.foundation.ledger.performing import PERFORMERS
+from dspex.foundation.ledger.sessions import TICK
 from dspex.foundation.ledger.turn import Turn
 from dspex.foundation.ledger.wire import Call, error_payload, rebuilt_error
 
@@ -76,6 +77,7 @@ class Ledger:
         self.resources = turn.resources
         self.locks = turn.locks
         self.rates = turn.rates
+        self.agents = turn.agents
 
     @property
     def revision(self) -> int:
@@ -178,6 +180,7 @@ class Ledger:
         self.records.expire(self._ticked, turn.emit)
         self._ticked = now
         self.rates.expire(now)
+        self.agents.pass_time(now, turn.token, turn.emit)
         turn.settle()
         return self._end(None, False)
 
@@ -192,15 +195,24 @@ class Ledger:
         turn = self._turn
         turn.begin(now)
         session = self.members.session_at(address)
+        # A connection that closed is no proof that the process has ended.
+        fence = 0.0 if session is None else self.sessions.lease(session) + TICK
         if is_expected:
             self.members.left(address, turn.emit)
         else:
             self.members.lost(address, turn.emit)
+        turn.end_worker(address, fence=fence)
         if session is not None:
             words = "its worker left in order" if is_expected else "its worker's connection closed"
             turn.end_session(session, words)
-        turn.end_worker(address)
         turn.settle()
+        return self._end(None, False)
+
+    def worker_dead(self, address: str, now: float) -> Step:
+        """Take note that the process of a worker which was closed has ended for certain."""
+        turn = self._turn
+        turn.begin(now)
+        self.agents.known_dead(address, turn.token, turn.emit)
         return self._end(None, False)
 
     def set_quotas(self, quotas: Mapping[str, Mapping[str, float | None]], now: float) -> Step:
@@ -240,6 +252,7 @@ class Ledger:
         self._turn.orphans = self.members.orphan(self._turn.emit)
         if self.revision:
             self.rates.restarted(now)
+        self.agents.lose_what_was_in_memory(self._turn.emit)
         return self._end(None, False)
 
     def dump(self) -> Iterator[Event]:

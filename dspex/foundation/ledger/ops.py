@@ -154,6 +154,27 @@ OPS: Mapping[str, Op] = {
     ),
     "rates.change": Op(False, {"name": _NAME, "per_second": _NUMBER, "burst": _NUMBER}),
     "call.cancel": Op(False, {"number": _WHOLE}),
+    "agents.create": Op(
+        True,
+        {"spec": _MAP, "code": _optional(_BYTES), "agents": _LIST, "on_conflict": _NAME},
+    ),
+    "agents.commit": Op(True, {"turns": _LIST}),
+    "agents.fail": Op(True, {"failures": _LIST}),
+    "agents.retake": Op(True, {"keys": _LIST}),
+    "agents.report": Op(False, {"loads": _MAP}),
+    "agents.at_host": Op(False, {}),
+    "agents.load": Op(False, {"keys": _LIST}),
+    "agents.code": Op(False, {"digest": _DIGEST}),
+    "agents.locate": Op(False, {"keys": _LIST}),
+    "agents.list": Op(
+        False,
+        {"prefix": _TEXT, "capabilities": _NAMES, "match": _NAME, "limit": _optional(_WHOLE)},
+    ),
+    "agents.state": Op(False, {"key": _NAME}),
+    "agents.move": Op(True, {"keys": _LIST, "target": _TEXT}),
+    "agents.clear": Op(True, {"address": _NAME}),
+    "agents.end": Op(True, {"keys": _LIST, "reason": _TEXT}),
+    "agents.recover": Op(True, {"worker": _NAME, "keys": _optional(_LIST)}),
     "feed.poll": Op(
         False,
         {

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 from dspex.errors import InvalidRequestError, LeaseExpiredError
+from dspex.foundation.ledger.agents.performing import AGENT_PERFORMERS
 from dspex.foundation.ledger.events import Token
 from dspex.foundation.ledger.turn import Turn
 from dspex.foundation.ledger.wire import error_payload
@@ -235,6 +236,7 @@ def _call_cancel(turn: Turn, session: str, number: int, args: _Args) -> Any:
         turn.waiting.discard(call)
         turn.resources.cancel(*call)
         turn.locks.cancel(*call)
+        turn.agents.cancel(call)
     turn.settle()
     return True
 
@@ -284,5 +286,6 @@ PERFORMERS: Mapping[str, Callable[[Turn, str, int, _Args], Any]] = {
     "rates.take": _rates_take,
     "rates.change": _rates_change,
     "call.cancel": _call_cancel,
+    **AGENT_PERFORMERS,
 }
 """{op: what performs it}. The number is 0 for calls that have none; None as a reply: it waits."""

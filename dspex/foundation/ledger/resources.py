@@ -21,8 +21,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, final
 
 from dspex.errors import DspexError, InvalidRequestError
-from dspex.foundation.ledger.amounts import NOTHING
+from dspex.foundation.ledger.amounts import NOTHING, Amounts
 from dspex.foundation.ledger.events import Emit, Event, Token
+from dspex.foundation.ledger.fleet import Fleet
 from dspex.foundation.ledger.holdings import Held, Holdings
 from dspex.foundation.ledger.placement import Placer, Wish
 from dspex.foundation.ledger.quotas import limits_from
@@ -121,6 +122,22 @@ class Resources:
             return None
         self._is_settled = False
         return self._scan(token, emit, call=(session, number))
+
+    def give(
+        self,
+        session: str,
+        address: str,
+        kind: str,
+        amounts: Amounts,
+        labels: frozenset[str],
+        token: Callable[[], Token],
+        emit: Emit,
+    ) -> Token:
+        """Grant a lease on a worker that was found to have it free."""
+        new = token()
+        named = tuple(sorted(labels))
+        emit(("grant", new, session, kind, address, amounts.public(), named, None, 0))
+        return new
 
     def release(self, session: str, token: Token, emit: Emit) -> bool:
         """End a lease; False where it is over already.
@@ -282,6 +299,11 @@ class Resources:
                 yield worker.address
 
     # --- what is asked -------------------------------------------------------------------
+
+    @property
+    def fleet(self) -> Fleet:
+        """The workers and what is free on each; to be read."""
+        return self._fleet
 
     def verify(self, token: Token) -> bool:
         """Whether a lease is held."""

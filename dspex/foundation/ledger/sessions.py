@@ -127,6 +127,10 @@ class Sessions:
         found = self._sessions.get(session)
         return None if found is None else found.facts.kind
 
+    def lease(self, session: str) -> float:
+        """Seconds of the lease of an open session."""
+        return self._sessions[session].facts.lease
+
     def stored(self, session: str, number: int) -> tuple[bool, Any] | None:
         """(whether it succeeded, the reply) of a call that was performed."""
         found = self._sessions.get(session)

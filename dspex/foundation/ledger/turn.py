@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, final
 
+from dspex.foundation.ledger.agents.agents import Agents
 from dspex.foundation.ledger.events import Event, Part, Token
 from dspex.foundation.ledger.locks import Locks
 from dspex.foundation.ledger.members import Members
@@ -54,6 +55,7 @@ class Turn:
         self.records = Records()
         self.resources = Resources()
         self.locks = Locks()
+        self.agents = Agents(self.sessions, self.members, self.resources)
         self.rates = Rates()
         # Leases lie on workers, so in a snapshot members come first.
         self.parts: list[Part] = [
@@ -62,6 +64,7 @@ class Turn:
             self.records,
             self.resources,
             self.locks,
+            self.agents,
         ]
         self._appliers: dict[str, list[Callable[[Event, float], None]]] = {}
         for part in self.parts:
@@ -124,13 +127,22 @@ class Turn:
     def settle(self) -> None:
         """Grant what became free."""
         self.resources.settle(self.now, self.token, self.emit)
+        self.agents.settle(self.token, self.emit)
 
-    def end_session(self, session: str, reason: str) -> None:
-        """End a session, and all that it holds."""
+    def end_session(self, session: str, reason: str, *, fence: float = 0.0) -> None:
+        """End a session, and all that it holds.
+
+        Parameters
+        ----------
+        session, reason : str
+        fence : float
+            Seconds for which whoever has it may believe in it still; 0.0 where it has run out, or
+            was given up.
+        """
         address = self.members.address_of(session)
         if address is not None:
             self.members.lost(address, self.emit)
-            self.end_worker(address)
+            self.end_worker(address, fence=fence)
         self.sessions.close(session, reason, self.emit)
         self.waiting = {each for each in self.waiting if each[0] != session}
         self.settled.pop(session, None)
@@ -139,8 +151,10 @@ class Turn:
         self.resources.session_gone(session, self.emit)
         self.locks.session_gone(session, self.token, self.emit)
         self.rates.session_gone(session)
+        self.agents.session_gone(session)
 
-    def end_worker(self, address: str) -> None:
+    def end_worker(self, address: str, *, fence: float = 0.0) -> None:
         """End what lies on a worker, or is tied to it."""
         self.resources.worker_gone(address, self.emit)
+        self.agents.host_gone(address, fence, self.token, self.emit)
         self.records.owner_gone(f"worker:{address}", "its worker left", self.emit)

@@ -1,0 +1,116 @@
+"""Which messages had their effect: each once, however often it comes.
+
+Knows: senders, numbers, what was answered. Must not know: messages, time, who delivers.
+
+A sender numbers its messages, growing, with gaps; to one receiver they arrive in the order of
+their numbers. With each it says below which number it has all answers, so that those need not be
+kept (RIFL, Lee et al., "Implementing linearizability at large scale and low latency", SOSP 2015,
+section 3). The table is part of the receiver's state: it is committed, moved and recovered with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple, final
+
+__all__ = ["NEW", "Answered", "Dedup", "Row"]
+
+
+class Answered(NamedTuple):
+    """What became of a message.
+
+    Attributes
+    ----------
+    is_ok : bool
+        False where the turn raised; then `payload` is its error.
+    payload : bytes or None
+        None where the answer is not kept any more, or nobody wanted one.
+    fingerprint : int
+        Of what was asked.
+    """
+
+    is_ok: bool
+    payload: bytes | None
+    fingerprint: int
+
+
+NEW = None
+"""A message that has had no effect yet."""
+
+Row = tuple[str, int, dict[int, Answered]]
+"""(sender, the largest number, answers)"""
+
+
+@final
+class Dedup:
+    """The answers of one receiver.
+
+    Examples
+    --------
+    >>> table = Dedup()
+    >>> table.record("me", 3, Answered(True, b"three", 7))
+    >>> table.look_up("me", 3).payload
+    b'three'
+    >>> table.look_up("me", 4) is NEW
+    True
+    >>> table.acknowledge("me", 4)
+    >>> table.look_up("me", 3)
+    Answered(is_ok=True, payload=None, fingerprint=0)
+    """
+
+    __slots__ = ("_answers", "_last")
+
+    def __init__(self) -> None:
+        self._last: dict[str, int] = {}
+        self._answers: dict[str, dict[int, Answered]] = {}
+
+    def look_up(self, sender: str, number: int) -> Answered | None:
+        """What became of a message; `NEW` where it has had no effect."""
+        if number > self._last.get(sender, 0):
+            return NEW
+        kept = self._answers.get(sender, {}).get(number)
+        return Answered(True, None, 0) if kept is None else kept
+
+    def record(self, sender: str, number: int, answered: Answered) -> bool:
+        """Take note of a message's effect; gives whether the sender was unknown before."""
+        is_first = sender not in self._last
+        self._last[sender] = max(number, self._last.get(sender, 0))
+        if answered.payload is not None:
+            self._answers.setdefault(sender, {})[number] = answered
+        return is_first
+
+    def acknowledge(self, sender: str, below: int) -> None:
+        """Let go of the answers that the sender has."""
+        answers = self._answers.get(sender)
+        if answers is None:
+            return
+        for number in [each for each in answers if each < below]:
+            del answers[number]
+        if not answers:
+            del self._answers[sender]
+
+    def forget(self, sender: str) -> None:
+        """Let go of a sender that is no more."""
+        self._last.pop(sender, None)
+        self._answers.pop(sender, None)
+
+    def senders(self) -> Iterator[str]:
+        """Those that have sent something."""
+        return iter(tuple(self._last))
+
+    def rows(self) -> list[Row]:
+        """All of it, as plain data."""
+        return [
+            (sender, last, dict(self._answers.get(sender, {})))
+            for sender, last in self._last.items()
+        ]
+
+    @classmethod
+    def from_rows(cls, rows: Any) -> Dedup:
+        """Make it again."""
+        made = cls()
+        for sender, last, answers in rows:
+            made._last[sender] = last
+            if answers:
+                made._answers[sender] = {n: Answered(*each) for n, each in answers.items()}
+        return made

@@ -1,0 +1,327 @@
+"""What a host has been sent: mailboxes, who may run, which messages were there before.
+
+Knows: cells (an agent each), messages, tickets (where an answer goes). Must not know: instances,
+loops, threads, what a turn does.
+
+One message of an agent at a time is under way; those behind it wait in the order in which they
+came, which is the order in which each sender sent them. A message that is refused (the agent is not
+here, its mailbox is full) makes all later ones of its link to the same agent be refused too, until
+the sender has heard of it and goes on with the refused one: so none overtakes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Protocol, final
+
+from dspex.errors import DeadlineError, DspexError
+from dspex.foundation.agents.dedup import NEW, Answered, Dedup
+from dspex.foundation.agents.messages import (
+    DELIVERY,
+    DONE,
+    ELSEWHERE,
+    EXACTLY_ONCE,
+    FULL,
+    RAISED,
+    REFUSED,
+    RESUMED,
+    Message,
+)
+from dspex.foundation.ledger.wire import error_payload
+
+__all__ = ["LEAVING", "LOADING", "READY", "Cell", "Inbox", "Letter", "Ticket", "Verdict"]
+
+LOADING, READY, LEAVING = 0, 1, 2
+
+AT_ONCE = 64
+"""Messages of one agent that run in a row before others get their turn."""
+
+Verdict = tuple[int, Any]
+"""(status, payload)"""
+
+
+class Ticket(Protocol):
+    """Where an answer goes.
+
+    Attributes
+    ----------
+    stuck : dict of key to status
+        Of the link that brought the message: agents whose messages are refused until one is
+        resumed.
+    """
+
+    stuck: dict[str, int]
+
+
+class Letter(NamedTuple):
+    """A message that was accepted.
+
+    Attributes
+    ----------
+    deadline : float or None
+        Instant of the host's clock.
+    """
+
+    message: Message
+    ticket: Ticket
+    deadline: float | None
+
+
+@final
+class Cell:
+    """One agent at a host.
+
+    Attributes
+    ----------
+    key : str
+    token : tuple of (term, n)
+        Its incarnation.
+    limit : int
+        Messages that may wait.
+    phase : int
+        `LOADING` until it is made, `LEAVING` once it is to go elsewhere.
+    is_busy : bool
+    uncommitted : int
+        Turns whose commit is under way.
+    resident : Any
+        What the host has made of it.
+    """
+
+    __slots__ = (
+        "dedup",
+        "is_busy",
+        "joined",
+        "key",
+        "limit",
+        "mailbox",
+        "phase",
+        "resident",
+        "token",
+        "uncommitted",
+    )
+
+    def __init__(self, key: str, token: tuple[int, int], limit: int) -> None:
+        self.key = key
+        self.token = token
+        self.limit = limit
+        self.phase = LOADING
+        self.is_busy = False
+        self.uncommitted = 0
+        self.mailbox: deque[Letter] | None = None
+        self.dedup: Dedup | None = None
+        self.joined: dict[tuple[str, int], list[Any]] | None = None
+        self.resident: Any = None
+
+    @property
+    def waiting(self) -> int:
+        """How many messages wait."""
+        return 0 if self.mailbox is None else len(self.mailbox)
+
+
+@final
+class Inbox:
+    """The cells of a host.
+
+    Parameters
+    ----------
+    answer : callable of (ticket, status, payload)
+        Where answers go.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> ticket = SimpleNamespace(stuck={})
+    >>> inbox = Inbox(lambda ticket, status, payload: print(status))
+    >>> cell = inbox.add(":a", (1, 1), limit=1)
+    >>> message = Message(1, ":a", 0, "", 0, 0, None, "add", b"")
+    >>> inbox.accept(message, ticket, now=0.0) is cell
+    True
+    >>> inbox.accept(message._replace(mid=2), ticket, now=0.0)
+    4
+    """
+
+    def __init__(self, answer: Callable[[Any, int, Any], None]) -> None:
+        self._answer = answer
+        self.cells: dict[str, Cell] = {}
+
+    def add(self, key: str, token: tuple[int, int], limit: int) -> Cell:
+        """Begin with an agent that is being made; one of an older incarnation is gone."""
+        former = self.cells.get(key)
+        cell = Cell(key, token, limit)
+        if former is not None:
+            cell.mailbox = former.mailbox
+            # What ran came from an incarnation that is no more, and whoever sent it sends it again.
+            self._dismiss(former.joined)
+            former.mailbox = former.joined = None
+            former.phase = LEAVING
+        self.cells[key] = cell
+        return cell
+
+    def accept(self, message: Message, ticket: Ticket, now: float) -> Cell | None:
+        """Take a message; gives its cell where it may be run."""
+        key, flags, stuck = message.key, message.flags, ticket.stuck
+        if stuck and key in stuck:
+            if not flags & RESUMED:
+                self._answer(ticket, stuck[key], None)
+                return None
+            del stuck[key]
+        cell = self.cells.get(key)
+        if cell is None or cell.phase == LEAVING:
+            stuck[key] = ELSEWHERE
+            self._answer(ticket, ELSEWHERE, None)
+            return None
+        is_once = flags & DELIVERY == EXACTLY_ONCE
+        if is_once and cell.phase == READY and self._is_known(cell, message, ticket):
+            return None
+        mailbox = cell.mailbox
+        if mailbox is None:
+            mailbox = cell.mailbox = deque()
+        elif len(mailbox) >= cell.limit:
+            stuck[key] = FULL
+            self._answer(ticket, FULL, None)
+            return None
+        if is_once and cell.phase == READY:
+            self._join(cell, message, ticket)
+        deadline = None if message.left is None else now + message.left
+        mailbox.append(Letter(message, ticket, deadline))
+        return cell
+
+    def _is_known(self, cell: Cell, message: Message, ticket: Ticket) -> bool:
+        """Answer a message that was there before, or have it answered with the one under way."""
+        if cell.joined is not None:
+            tickets = cell.joined.get((message.sender, message.number))
+            if tickets is not None:
+                tickets.append(ticket)
+                return True
+        if cell.dedup is None:
+            return False
+        found = cell.dedup.look_up(message.sender, message.number)
+        if found is NEW:
+            return False
+        self._answer(ticket, *_stored(found))
+        return True
+
+    @staticmethod
+    def _join(cell: Cell, message: Message, ticket: Ticket) -> None:
+        if cell.joined is None:
+            cell.joined = {}
+        cell.joined[message.sender, message.number] = [ticket]
+
+    def ready(self, cell: Cell, dedup: Dedup | None) -> None:
+        """Let an agent run that was made; what came meanwhile is looked up first."""
+        cell.phase = READY
+        cell.dedup = dedup
+        mailbox, cell.mailbox = cell.mailbox, None
+        for letter in mailbox or ():
+            message = letter.message
+            if message.flags & DELIVERY == EXACTLY_ONCE:
+                if self._is_known(cell, message, letter.ticket):
+                    continue
+                self._join(cell, message, letter.ticket)
+            if cell.mailbox is None:
+                cell.mailbox = deque()
+            cell.mailbox.append(letter)
+
+    def take(self, cell: Cell, now: float) -> list[Letter]:
+        """Messages to run in a row; none where it is busy, or not to run now."""
+        mailbox = cell.mailbox
+        if not mailbox or cell.is_busy or cell.phase != READY:
+            return []
+        taken: list[Letter] = []
+        while mailbox and len(taken) < AT_ONCE:
+            letter = mailbox.popleft()
+            if letter.deadline is not None and letter.deadline < now:
+                self._refuse(cell, letter, _too_late(letter))
+                continue
+            taken.append(letter)
+        if not mailbox:
+            cell.mailbox = None
+        cell.is_busy = bool(taken)
+        return taken
+
+    def put_back(self, cell: Cell, letters: list[Letter]) -> None:
+        """Have messages that were taken and not run wait again, before all others."""
+        if letters:
+            cell.mailbox = deque((*letters, *(cell.mailbox or ())))
+
+    def withdraw(self, cell: Cell, matches: Callable[[Letter], bool]) -> bool:
+        """Drop the messages that match, if they have not begun."""
+        kept = [letter for letter in cell.mailbox or () if not matches(letter)]
+        is_there = len(kept) < cell.waiting
+        for letter in cell.mailbox or ():
+            if matches(letter) and cell.joined is not None:
+                cell.joined.pop((letter.message.sender, letter.message.number), None)
+        cell.mailbox = deque(kept) if kept else None
+        return is_there
+
+    def _refuse(self, cell: Cell, letter: Letter, error: DspexError) -> None:
+        message = letter.message
+        if cell.joined is not None:
+            cell.joined.pop((message.sender, message.number), None)
+        self._answer(letter.ticket, REFUSED, error_payload(error))
+
+    def answer(self, cell: Cell, letter: Letter, status: int, payload: Any) -> None:
+        """Answer a message, and all its repetitions; its effect is committed."""
+        message = letter.message
+        if message.flags & DELIVERY == EXACTLY_ONCE and cell.joined is not None:
+            tickets = cell.joined.pop((message.sender, message.number), None)
+            if not cell.joined:
+                cell.joined = None
+            for ticket in tickets or ():
+                self._answer(ticket, status, payload)
+        else:
+            self._answer(letter.ticket, status, payload)
+
+    def record(self, cell: Cell, message: Message, answered: Answered) -> None:
+        """Keep for repetitions what was committed."""
+        if cell.dedup is None:
+            cell.dedup = Dedup()
+        cell.dedup.acknowledge(message.sender, message.below)
+        cell.dedup.record(message.sender, message.number, answered)
+
+    def leave(self, cell: Cell) -> None:
+        """Let no more messages of an agent run: those that wait are sent elsewhere."""
+        cell.phase = LEAVING
+        mailbox, cell.mailbox = cell.mailbox, None
+        for letter in mailbox or ():
+            if cell.joined is not None:
+                cell.joined.pop((letter.message.sender, letter.message.number), None)
+            _stick(letter, self._answer)
+
+    def drop(self, key: str) -> Cell | None:
+        """Forget an agent; who waits for its answers is sent elsewhere."""
+        cell = self.cells.pop(key, None)
+        if cell is not None:
+            self.leave(cell)
+            self._dismiss(cell.joined)
+            cell.joined = None
+        return cell
+
+    def _dismiss(self, joined: dict[tuple[str, int], list[Any]] | None) -> None:
+        for tickets in (joined or {}).values():
+            for ticket in tickets:
+                self._answer(ticket, ELSEWHERE, None)
+
+    def loads(self) -> Iterator[tuple[str, int]]:
+        """(key, messages that wait) of agents before which there are some."""
+        return (
+            (key, len(cell.mailbox)) for key, cell in self.cells.items() if cell.mailbox is not None
+        )
+
+
+def _stick(letter: Letter, answer: Callable[[Any, int, Any], None]) -> None:
+    letter.ticket.stuck[letter.message.key] = ELSEWHERE
+    answer(letter.ticket, ELSEWHERE, None)
+
+
+def _stored(found: Answered) -> Verdict:
+    return (DONE if found.is_ok else RAISED), found.payload
+
+
+def _too_late(letter: Letter) -> DspexError:
+    message = letter.message
+    return DeadlineError(
+        f"a call begins before its deadline; {message.method} of {message.key} waited in the mailbox "
+        "for longer; it had no effect; allow more time, or let fewer calls wait"
+    )

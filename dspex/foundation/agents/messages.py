@@ -1,0 +1,146 @@
+"""Messages to agents, and how they look as bytes.
+
+Knows: the fields of a message, of a flight of many, of its answer. Must not know: who sends,
+what an agent makes of one.
+
+::
+
+    flight   [protocol, link, generation, place, hold, [message, ...]]
+    answer   [protocol, [[id, status, payload], ...]]
+    message  [id, key, flags, sender, number, acknowledged below, seconds left, method, args]
+
+A flight carries what one process sends to one host. Its place orders the flights of one generation
+of a link; None asks for answers alone. ``hold`` are the seconds for which the host may keep it for
+answers. Arguments, results and errors are pickles, which only agents and callers open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import msgpack
+
+from dspex.errors import InvalidRequestError
+
+__all__ = [
+    "AT_LEAST_ONCE",
+    "AT_MOST_ONCE",
+    "CANCEL",
+    "CAST",
+    "CONTROL",
+    "DONE",
+    "ELSEWHERE",
+    "EXACTLY_ONCE",
+    "FULL",
+    "RAISED",
+    "REFUSED",
+    "RESUMED",
+    "Flight",
+    "Message",
+    "decode_answers",
+    "decode_flight",
+    "encode_answers",
+    "encode_flight",
+]
+
+PROTOCOL = 1
+
+AT_MOST_ONCE, AT_LEAST_ONCE, EXACTLY_ONCE = 0, 1, 2
+CAST, RESUMED, CONTROL, CANCEL = 4, 8, 16, 32
+
+DELIVERY = 3
+"""The bits of the flags that say how often a message may arrive."""
+
+DONE, RAISED, REFUSED, ELSEWHERE, FULL = 0, 1, 2, 3, 4
+"""What a host answers: a result, an error of the agent's, one of dspex's; it has no such agent
+(any more); its mailbox is full. Of the last two the message had no effect, and neither had any
+that was sent to the same agent after it, until one comes that is marked as RESUMED."""
+
+
+class Message(NamedTuple):
+    """One message.
+
+    Attributes
+    ----------
+    mid : int
+        Its number on this link, growing.
+    key : str
+        Of the receiver.
+    flags : int
+    sender : str
+        A session, or an agent; "" where it is not sent exactly once.
+    number : int
+        Of the sender.
+    below : int
+        The sender has all answers of this receiver to smaller numbers.
+    left : float or None
+        Seconds until its deadline.
+    method : str
+    args : bytes
+    """
+
+    mid: int
+    key: str
+    flags: int
+    sender: str
+    number: int
+    below: int
+    left: float | None
+    method: str
+    args: bytes
+
+
+class Flight(NamedTuple):
+    """What one process sends to a host at once."""
+
+    link: str
+    generation: int
+    place: int | None
+    hold: float
+    messages: Sequence[Message]
+
+
+def encode_flight(flight: Flight) -> bytes:
+    """Pack a flight.
+
+    Examples
+    --------
+    >>> message = Message(1, ":a", CAST, "", 0, 0, None, "add", b"")
+    >>> decode_flight(encode_flight(Flight("me", 1, 0, 0.01, [message]))).messages == [message]
+    True
+    """
+    packed: bytes = msgpack.packb((PROTOCOL, *flight))
+    return packed
+
+
+def decode_flight(blob: bytes) -> Flight:
+    """Unpack a flight.
+
+    Raises
+    ------
+    InvalidRequestError
+    """
+    try:
+        protocol, link, generation, place, hold, messages = msgpack.unpackb(blob)
+        made = [Message(*each) for each in messages]
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        raise InvalidRequestError(f"messages travel in flights; this is none: {error}") from error
+    if protocol != PROTOCOL:
+        raise InvalidRequestError(
+            f"this host speaks protocol {PROTOCOL} of messages; got {protocol!r:.80}; use the same "
+            "version of dspex on both sides"
+        )
+    return Flight(link, generation, place, hold, made)
+
+
+def encode_answers(answers: Sequence[tuple[int, int, Any]]) -> bytes:
+    """Pack answers: (id, status, payload)."""
+    packed: bytes = msgpack.packb((PROTOCOL, answers))
+    return packed
+
+
+def decode_answers(blob: bytes) -> list[Any]:
+    """Unpack answers."""
+    _, answers = msgpack.unpackb(blob)
+    return list(answers)

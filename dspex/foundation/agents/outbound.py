@@ -1,0 +1,314 @@
+"""What a process sends to agents: in order, to wherever each is now, until it is answered.
+
+Knows: messages, the places of agents as they were heard of, links to hosts, flights.
+Must not know: sockets, loops, what an answer says.
+
+Most messages go straight to the link of the host where their agent was last. An agent that is not
+there, or whose mailbox is full, is *held*: its messages wait here, until all flights that may carry
+more of them are back; then it is located, and they go on in the order in which they were sent, the
+first one marked, so that the host knows that none is missing.
+
+A flight of which no answer came says nothing about its messages. Those that may take effect more
+than once, or whose repetition is known again, are sent again; the others fail. The link begins
+another generation, and what still arrives of the former one is refused.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, final
+
+from dspex.foundation.agents.messages import (
+    AT_MOST_ONCE,
+    DELIVERY,
+    ELSEWHERE,
+    FULL,
+    RESUMED,
+    Message,
+)
+
+__all__ = ["MAX_FLIGHTS", "Lost", "Outbound", "Posted"]
+
+MAX_FLIGHTS = 8
+"""On their way from one process to one host."""
+
+AT_ONCE = 1_000
+BYTES_AT_ONCE = 2**20
+
+BACKOFF = (0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
+"""Seconds before an agent is looked for again; the last one goes on."""
+
+
+class Posted(NamedTuple):
+    """A flight that may leave."""
+
+    address: str
+    generation: int
+    place: int
+    messages: Sequence[Message]
+
+
+class Lost(NamedTuple):
+    """What became of the messages of a link that broke."""
+
+    failed: list[Message]
+
+
+@final
+class _Link:
+    __slots__ = ("flights", "generation", "next_place", "outstanding", "put", "queue", "taken")
+
+    def __init__(self, generation: int) -> None:
+        self.generation = generation
+        self.next_place = 0
+        self.queue: deque[Message] = deque()
+        self.put = self.taken = 0  # messages that ever went into the queue, and out of it
+        self.flights: dict[int, Sequence[Message]] = {}
+        self.outstanding: dict[int, Message] = {}
+
+
+@final
+class _Held:
+    """An agent whose messages wait."""
+
+    __slots__ = ("address", "attempts", "due", "is_asked", "queued", "status", "upto", "waiting")
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+        self.address = ""
+        self.upto = -1  # the place of the last flight that may carry one of its messages
+        self.queued = 0  # how far the queue must be taken, for the same reason
+        self.waiting: list[Message] = []
+        self.attempts = 0
+        self.due = 0.0
+        self.is_asked = False
+
+
+@final
+class Outbound:
+    """Messages of one process that are not answered yet.
+
+    Attributes
+    ----------
+    places : dict of key to address
+        Where agents were last.
+    """
+
+    def __init__(self) -> None:
+        self.places: dict[str, str] = {}
+        self._links: dict[str, _Link] = {}
+        self._held: dict[str, _Held] = {}
+        self._attempts: dict[str, int] = {}
+        self._generations = 0
+
+    # --- sending -----------------------------------------------------------------------------
+
+    def send(self, message: Message) -> str | None:
+        """Take a message; gives the host whose link has something to send now."""
+        key = message.key
+        held = self._held.get(key)
+        if held is not None:
+            held.waiting.append(message)
+            return None
+        address = self.places.get(key)
+        if address is None:
+            self._hold(key, ELSEWHERE).waiting.append(message)
+            return None
+        link = self._link(address)
+        link.queue.append(message)
+        link.put += 1
+        return address
+
+    def _link(self, address: str) -> _Link:
+        link = self._links.get(address)
+        if link is None:
+            self._generations += 1
+            link = self._links[address] = _Link(self._generations)
+        return link
+
+    def _hold(self, key: str, status: int) -> _Held:
+        held = self._held.get(key)
+        if held is None:
+            held = self._held[key] = _Held(status)
+            held.attempts = self._attempts.get(key, 0)
+            held.due = -1.0
+        held.status = status
+        if status == ELSEWHERE:
+            self.places.pop(key, None)
+        return held
+
+    def post(self, address: str) -> Posted | None:
+        """The next flight to a host; None where there is nothing to send, or too many fly."""
+        link = self._links.get(address)
+        if link is None or not link.queue or len(link.flights) >= MAX_FLIGHTS:
+            return None
+        messages: list[Message] = []
+        size = 0
+        while link.queue and len(messages) < AT_ONCE and size < BYTES_AT_ONCE:
+            message = link.queue.popleft()
+            link.taken += 1
+            held = self._held.get(message.key)
+            if held is not None:
+                held.waiting.append(message)
+                continue
+            messages.append(message)
+            size += len(message.args)
+        if not messages:
+            return None
+        place = link.next_place
+        link.next_place += 1
+        link.flights[place] = messages
+        for message in messages:
+            link.outstanding[message.mid] = message
+        return Posted(address, link.generation, place, messages)
+
+    def is_waiting(self, address: str) -> int | None:
+        """The generation of a link of which answers are to be asked for; None where none is."""
+        link = self._links.get(address)
+        if link is None or link.flights or not link.outstanding:
+            return None
+        return link.generation
+
+    # --- what came back ----------------------------------------------------------------------
+
+    def answered(
+        self,
+        address: str,
+        generation: int,
+        place: int | None,
+        answers: Sequence[Sequence[Any]],
+        now: float,
+    ) -> list[tuple[Message, int, Any]]:
+        """Take the answers that a flight brought back; gives those that are final."""
+        link = self._links.get(address)
+        if link is None or link.generation != generation:
+            return []
+        if place is not None:
+            link.flights.pop(place, None)
+        final_ones: list[tuple[Message, int, Any]] = []
+        for mid, status, payload in answers:
+            message = link.outstanding.pop(mid, None)
+            if message is None:
+                continue
+            if status in (ELSEWHERE, FULL):
+                held = self._hold(message.key, status)
+                if held.due < 0.0:
+                    self._back_off(message.key, held, now)
+                held.address = address
+                held.upto = link.next_place - 1
+                held.queued = link.put
+                held.waiting.append(message)
+            else:
+                self._attempts.pop(message.key, None)
+                final_ones.append((message, status, payload))
+        return final_ones
+
+    def _back_off(self, key: str, held: _Held, now: float) -> None:
+        held.due = now + BACKOFF[min(held.attempts, len(BACKOFF) - 1)]
+        held.attempts += 1
+        self._attempts[key] = held.attempts
+
+    def lost(self, address: str, generation: int, now: float) -> Lost:
+        """Give a link up of which a flight was not answered."""
+        link = self._links.get(address)
+        if link is None or link.generation != generation:
+            return Lost([])
+        del self._links[address]
+        failed = []
+        for message in (*link.outstanding.values(), *link.queue):
+            is_sent = message.mid in link.outstanding
+            if is_sent and message.flags & DELIVERY == AT_MOST_ONCE:
+                failed.append(message)
+                continue
+            held = self._hold(message.key, ELSEWHERE)
+            if held.due < 0.0:
+                self._back_off(message.key, held, now)
+            held.waiting.append(message)
+        for held in self._held.values():
+            if held.address == address:
+                held.upto = -1
+                held.queued = 0
+        for key in [key for key, place in self.places.items() if place == address]:
+            del self.places[key]
+        return Lost(failed)
+
+    # --- agents that are held ----------------------------------------------------------------
+
+    def to_locate(self, now: float) -> list[str]:
+        """Keys of agents whose place is to be asked for now; each is given once."""
+        found = []
+        for key, held in self._held.items():
+            if held.is_asked or held.due > now or self._may_bring_more(held):
+                continue
+            held.is_asked = True
+            found.append(key)
+        return found
+
+    def _may_bring_more(self, held: _Held) -> bool:
+        link = self._links.get(held.address)
+        return link is not None and (
+            link.taken < held.queued or any(place <= held.upto for place in link.flights)
+        )
+
+    def next_due(self) -> float | None:
+        """When an agent that is held is due, the first of them."""
+        return min(
+            (held.due for held in self._held.values() if not held.is_asked), default=None
+        )
+
+    def located(self, key: str, address: str | None, now: float) -> str | None:
+        """Take where an agent is; gives the host whose link has something to send now.
+
+        Parameters
+        ----------
+        key : str
+        address : str or None
+            None: it is nowhere now, and looked for again.
+        now : float
+        """
+        held = self._held.get(key)
+        if held is None:
+            return None
+        held.is_asked = False
+        if address is None:
+            self._back_off(key, held, now)
+            return None
+        del self._held[key]
+        self.places[key] = address
+        if not held.waiting:
+            return None
+        held.waiting.sort(key=lambda message: message.mid)
+        first, *others = held.waiting
+        link = self._link(address)
+        link.queue.append(first._replace(flags=first.flags | RESUMED))
+        link.queue.extend(others)
+        link.put += 1 + len(others)
+        return address
+
+    def give_up(self, key: str) -> list[Message]:
+        """Forget an agent that cannot be reached; gives its messages, which were never accepted."""
+        held = self._held.pop(key, None)
+        self._attempts.pop(key, None)
+        return [] if held is None else sorted(held.waiting)
+
+    def withdraw(self, message: Message) -> bool:
+        """Drop a message that has not left; False where it has."""
+        held = self._held.get(message.key)
+        for waiting in () if held is None else held.waiting:
+            if waiting.mid == message.mid:
+                held.waiting.remove(waiting)  # type: ignore[union-attr]
+                return True
+        return False
+
+    def everything(self) -> Iterator[Message]:
+        """All messages that are not answered."""
+        for link in self._links.values():
+            yield from link.outstanding.values()
+            yield from link.queue
+        for held in self._held.values():
+            yield from held.waiting
+
+    def addresses(self) -> list[str]:
+        """Hosts to which there are links."""
+        return list(self._links)
