@@ -233,8 +233,10 @@ class Caller(Protocol):
     def follow(self, collection: str, pattern: str) -> AsyncIterator[Update]:
         """As `RegistryBackend.follow`."""
 
-    def follow_events(self, tags: Collection[str]) -> AsyncIterator[tuple[Any, ...]]:
-        """Every event of these tags from now on."""
+    def follow_events(
+        self, tags: Collection[str], *, hold: float = 1.0
+    ) -> AsyncIterator[tuple[Any, ...]]:
+        """Every event of these tags from now on; asked for anew after `hold` quiet seconds."""
 
     def now(self) -> float:
         """Monotonic seconds."""

@@ -35,7 +35,7 @@ def local_caller(bridge: LoopBridge) -> Iterator[LedgerCaller]:
     stack = AsyncExitStack()
 
     async def opened() -> LedgerCaller:
-        caller = await stack.enter_async_context(open_local())
+        caller, _ = await stack.enter_async_context(open_local())
         opened_until = caller.lease_ends()
         while caller.lease_ends() == opened_until:
             await asyncio.sleep(0)  # its first renewal is on its way

@@ -19,7 +19,7 @@ from typing import Any, NoReturn, final
 
 from dspex.cluster.foundation.exchange import Exchange, Send, backoff
 from dspex.cluster.foundation.flights import Flights
-from dspex.cluster.foundation.following import ANSWER_WITHIN, follow, follow_events
+from dspex.cluster.foundation.following import ANSWER_WITHIN, HOLD, follow, follow_events
 from dspex.cluster.foundation.item import Item
 from dspex.cluster.foundation.late import LateReplies
 from dspex.cluster.foundation.transfers import get_blob, put_blob
@@ -243,9 +243,11 @@ class LedgerCaller:
         """Tell all the records there are, then every change."""
         return follow(self._exchange, collection, pattern)
 
-    def follow_events(self, tags: Collection[str]) -> AsyncIterator[tuple[Any, ...]]:
+    def follow_events(
+        self, tags: Collection[str], *, hold: float = HOLD
+    ) -> AsyncIterator[tuple[Any, ...]]:
         """Tell ``("reset",)``, then every event of these tags."""
-        return follow_events(self._exchange, tags)
+        return follow_events(self._exchange, tags, hold=hold)
 
     async def put_blob(self, data: bytes) -> str:
         """Keep a large value; gives its SHA-256."""

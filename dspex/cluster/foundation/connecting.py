@@ -16,6 +16,9 @@ from dask import config
 from distributed import Client, get_client
 from distributed.deploy.cluster import Cluster
 
+from dspex.cluster.agents.messenger import Messenger
+from dspex.cluster.agents.reaching import sender_to_workers
+from dspex.cluster.agents.runtime import Runtime, remember
 from dspex.cluster.connect import check_cluster, current_client, new_client
 from dspex.cluster.embedded import start_embedded_cluster
 from dspex.cluster.foundation.bridge import LoopBridge
@@ -150,10 +153,19 @@ async def _open(
         caller = session_of(client, lease=lease)
         closing.push_async_callback(caller.close)
         await caller.start()
+        messages = Messenger(caller, sender_to_workers(client))
+        closing.push_async_callback(messages.close)
+        runtime = Runtime(
+            caller,
+            messages,
+            namespace=namespace,
+            asynchronous=client.asynchronous,
+            client=client,
+        )
         shared = LedgerBackend(caller, shared=True)
         chosen: RegistryBackend = shared
         if backend == "local":
-            local = await closing.enter_async_context(open_local(lease=lease))
+            local, _ = await closing.enter_async_context(open_local(lease=lease))
             chosen = LedgerBackend(local, shared=False)
         elif not isinstance(backend, str):
             closing.push_async_callback(backend.close)
@@ -172,6 +184,7 @@ async def _open(
         where=str(client.scheduler.address),  # type: ignore[union-attr]
         client=client,
     )
+    remember(foundation, runtime)
     if bridge.asynchronous:
         foundation.close_after(close_when_dropped(bridge, closing, lambda: None))
     return foundation

@@ -39,7 +39,7 @@ async def follow(exchange: Exchange, collection: str, pattern: str) -> AsyncIter
 
 
 async def follow_events(
-    exchange: Exchange, tags: Collection[str]
+    exchange: Exchange, tags: Collection[str], *, hold: float = HOLD
 ) -> AsyncIterator[tuple[Any, ...]]:
     """Tell every event of these tags.
 
@@ -50,7 +50,8 @@ async def follow_events(
         # A poll of nothing tells where the ledger is.
         _, answer = await _until_answered(exchange, "feed.poll", **_poll(0, "", (), (), hold=0.0))
         yield ("reset",)
-        async for polled, _ in _polls(exchange, answer.revision, answer.identity, (), tags):
+        polls = _polls(exchange, answer.revision, answer.identity, (), tags, hold=hold)
+        async for polled, _ in polls:
             for _, event in polled["events"]:
                 yield tuple(event)
 
@@ -89,11 +90,13 @@ async def _polls(
     identity: str,
     topics: Sequence[tuple[str, str]],
     tags: Collection[str],
+    *,
+    hold: float = HOLD,
 ) -> AsyncIterator[tuple[Any, float]]:
     """News, and since when they are complete; ends where some of it may have been missed."""
     while True:
         sent, answer = await _until_answered(
-            exchange, "feed.poll", **_poll(after, identity, topics, tags, hold=HOLD)
+            exchange, "feed.poll", **_poll(after, identity, topics, tags, hold=hold)
         )
         _, polled = answer.replies[0]
         if polled["reset"]:

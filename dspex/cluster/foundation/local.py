@@ -12,6 +12,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import psutil
 
+from dspex.cluster.agents.host import Host
+from dspex.cluster.agents.messenger import Messenger
+from dspex.cluster.agents.runtime import Runtime, remember
 from dspex.cluster.foundation.bridge import LoopBridge, LoopThread
 from dspex.cluster.foundation.calls import LedgerCaller
 from dspex.cluster.foundation.dropping import close_when_dropped
@@ -27,21 +30,22 @@ __all__ = ["connect_local", "open_local"]
 
 @asynccontextmanager
 async def open_local(
-    *, journal: str | None = None, lease: float = 3.0
-) -> AsyncIterator[LedgerCaller]:
-    """Run a ledger on this loop, with this process as its one member."""
+    *, journal: str | None = None, lease: float = 3.0, namespace: str = ""
+) -> AsyncIterator[tuple[LedgerCaller, Runtime]]:
+    """Run a ledger on this loop, with this process as its one member, and the host of agents."""
     server = LedgerServer(open_journal(journal or "memory"))
     async with AsyncExitStack() as stack:
         stack.push_async_callback(server.close)
         await server.start()
-        host = socket.gethostname()
+        machine = socket.gethostname()
 
         async def join() -> None:
+            host.joined()
             await member.write(
                 "members.join",
                 address="local",
                 name="local",
-                host=host,
+                host=machine,
                 capacity={
                     "cpu_cores": float(os.cpu_count() or 1),
                     "memory_gb": psutil.virtual_memory().total / 1e9,
@@ -50,15 +54,26 @@ async def open_local(
                 },
             )
 
+        async def send(address: str, blob: bytes) -> bytes:
+            return await host.arrivals.take(blob)
+
         member = LedgerCaller(server.handle, kind="worker", name="local", lease=lease, on_open=join)
         stack.push_async_callback(member.close)
+        host = Host(member, "local", threads=32)
         await member.start()
+        inner = Messenger(member, send)
+        stack.push_async_callback(inner.close)
+        host.runtime = Runtime(member, inner, namespace=namespace, host=host)
+        host.start()
+        stack.push_async_callback(host.close)
         caller = LedgerCaller(
-            server.handle, kind="client", name=f"{host}:{os.getpid()}", lease=lease
+            server.handle, kind="client", name=f"{machine}:{os.getpid()}", lease=lease
         )
         stack.push_async_callback(caller.close)
         await caller.start()
-        yield caller
+        outer = Messenger(caller, send)
+        stack.push_async_callback(outer.close)
+        yield caller, Runtime(caller, outer, namespace=namespace, host=host)
 
 
 def connect_local(
@@ -69,11 +84,13 @@ def connect_local(
     bridge = LoopBridge(thread.loop, asynchronous=False)
     closing = AsyncExitStack()
 
-    async def opened() -> LedgerCaller:
-        return await closing.enter_async_context(open_local(journal=journal, lease=lease))
+    async def opened() -> tuple[LedgerCaller, Runtime]:
+        return await closing.enter_async_context(
+            open_local(journal=journal, lease=lease, namespace=namespace)
+        )
 
     try:
-        caller = bridge.run(opened())
+        caller, runtime = bridge.run(opened())
     except BaseException:
         # Ctrl-C may have come when all was done, and nobody had it yet.
         bridge.run(closing.aclose())
@@ -90,5 +107,6 @@ def connect_local(
         closing=closing,
         where="this process",
     )
+    remember(foundation, runtime)
     foundation.close_after(close_when_dropped(bridge, closing, thread.stop))
     return foundation

@@ -18,6 +18,7 @@ import psutil
 from dask import config
 from distributed import Worker
 
+from dspex.cluster.agents.hosting import Hosting
 from dspex.cluster.foundation.calls import LedgerCaller
 from dspex.errors import DspexError
 
@@ -29,6 +30,10 @@ _FIRST_WITHIN = 5.0
 """Seconds that a worker's start waits for the foundation; it goes on joining behind."""
 
 _AGAIN_AFTER = 1.0
+
+_HEARD_WITHIN = 1.0
+_HAND_OVER_WITHIN = 5.0
+"""Seconds of a worker's end; its nanny kills it after about 8."""
 
 
 async def join(worker: Worker, *, lease: float) -> Membership:
@@ -96,6 +101,7 @@ class Membership:
             lease=lease,
             on_open=self._join,
         )
+        self._hosting = Hosting(worker, self.caller)
         self._starting: asyncio.Task[None] | None = None
 
     async def _send(self, blob: bytes) -> bytes | None:
@@ -110,6 +116,7 @@ class Membership:
         while True:
             try:
                 await self.caller.start()
+                self._hosting.start()
                 return
             except (OSError, DspexError) as error:
                 logger.warning("not yet a member of the foundation: %s", error)
@@ -126,12 +133,24 @@ class Membership:
         )
         term, n = joined["incarnation"]
         self.incarnation = (term, n)
+        self._hosting.host.joined()
         self.joined.set()
         logger.info("member of the foundation, incarnation %s", self.incarnation)
+
+    async def _hand_over(self) -> None:
+        """Have the agents live elsewhere, as far as there is time."""
+        with contextlib.suppress(TimeoutError, OSError, DspexError):
+            async with asyncio.timeout(_HEARD_WITHIN):
+                await self.caller.write("members.drain", address=self._worker.address, undo=False)
+            async with asyncio.timeout(_HAND_OVER_WITHIN):
+                await self._hosting.host.emptied()
 
     async def leave(self) -> None:
         """End the session; may be called twice."""
         if self._starting is not None:
             self._starting.cancel()
             await asyncio.gather(self._starting, return_exceptions=True)
+        await self._hand_over()
+        # Before the session ends: what says that it is over must have stopped.
+        await self._hosting.close()
         await self.caller.close("the worker closed")

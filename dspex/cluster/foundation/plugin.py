@@ -16,11 +16,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, final
 
 from distributed import Scheduler, SchedulerPlugin
 
+from dspex.cluster.agents.doors import Doors
 from dspex.cluster.foundation.operations import add_health_route, add_metrics
 from dspex.cluster.foundation.server import LedgerServer
 from dspex.cluster.foundation.shim import NAME as WORKER_PLUGIN
@@ -37,6 +40,12 @@ NAME = "dspex-foundation"
 
 _WORKERS_WITHIN = 10.0
 """Seconds that workers get for taking up their part before the plugin goes on without them."""
+
+
+_LEAVE_WITHIN = 10.0
+"""Seconds without progress after which a worker leaves though agents are there still."""
+
+_LOOK_EVERY = 0.01
 
 
 @final
@@ -118,6 +127,12 @@ class _Home:
         self._leaving: set[str] = set()
         self._remove_metrics: Callable[[], None] = lambda: None
         self._started: asyncio.Task[None] | None = None
+        self._doors = Doors(
+            scheduler,
+            leave=self._leave,
+            died=self._died,
+            is_needed=lambda: self.server.ledger.agents.count > 0,
+        )
 
     async def start(self, quotas: Mapping[str, Mapping[str, float | None]]) -> None:
         if self._started is None:
@@ -139,6 +154,7 @@ class _Home:
             self.server.take(lambda now: self.server.ledger.set_quotas(quotas, now))
         handlers = self._scheduler.handlers
         handlers["dspex"] = self._handle
+        self._doors.open()
         self._remove_metrics = add_metrics(self.server)
         add_health_route(self._scheduler, self.server)
         self._scheduler.worker_plugins[WORKER_PLUGIN] = worker_plugin(lease=self._lease)
@@ -186,6 +202,35 @@ class _Home:
             else:
                 self._leaving.discard(worker)
 
+    async def _leave(self, workers: Sequence[str]) -> None:
+        """Have the agents of workers that are about to leave live elsewhere."""
+        ledger = self.server.ledger
+        for worker in workers:
+            self.server.take(partial(ledger.drain, worker))
+        left = sum(map(ledger.agents.count_at, workers))
+        since = time.monotonic()
+        while left and time.monotonic() - since < _LEAVE_WITHIN:
+            await asyncio.sleep(_LOOK_EVERY)
+            before, left = left, sum(map(ledger.agents.count_at, workers))
+            if left < before:
+                since = time.monotonic()
+        if left:
+            logger.warning("%d agents did not leave %s in time", left, ", ".join(workers))
+        await asyncio.gather(*map(self._release, workers), return_exceptions=True)
+
+    async def _release(self, worker: str) -> None:
+        """Have a worker let its actor go, which would keep it from leaving."""
+        state = self._scheduler.workers.get(worker)
+        if state is None or self.server.ledger.members.session_at(worker) is None:
+            return
+        async with asyncio.timeout(_LEAVE_WITHIN):
+            await self._scheduler.rpc(worker).dspex_release()
+            while any(str(each.key).startswith("dspex-host-") for each in state.actors):
+                await asyncio.sleep(_LOOK_EVERY)
+
+    def _died(self, worker: str) -> None:
+        self.server.take(lambda now: self.server.ledger.worker_dead(worker, now))
+
     def _guard(self, op: str, args: Mapping[str, Any]) -> None:
         if op == "members.join" and args.get("address") not in self._scheduler.workers:
             raise InvalidRequestError(
@@ -211,6 +256,7 @@ class _Home:
         ]
 
     async def close(self) -> None:
+        self._doors.close()
         self._remove_metrics()
         self._remove_metrics = lambda: None
         await self.server.close()

@@ -64,7 +64,7 @@ class Letter(NamedTuple):
     """
 
     message: Message
-    ticket: Ticket
+    ticket: Any
     deadline: float | None
 
 
@@ -150,11 +150,8 @@ class Inbox:
         former = self.cells.get(key)
         cell = Cell(key, token, limit)
         if former is not None:
-            cell.mailbox = former.mailbox
-            # What ran came from an incarnation that is no more, and whoever sent it sends it again.
-            self._dismiss(former.joined)
-            former.mailbox = former.joined = None
-            former.phase = LEAVING
+            # What it was sent came to an incarnation that is no more, and is sent again.
+            self._dismiss(former)
         self.cells[key] = cell
         return cell
 
@@ -287,32 +284,31 @@ class Inbox:
         for letter in mailbox or ():
             if cell.joined is not None:
                 cell.joined.pop((letter.message.sender, letter.message.number), None)
-            _stick(letter, self._answer)
+            self._send_away(cell.key, letter.ticket)
 
     def drop(self, key: str) -> Cell | None:
         """Forget an agent; who waits for its answers is sent elsewhere."""
         cell = self.cells.pop(key, None)
         if cell is not None:
-            self.leave(cell)
-            self._dismiss(cell.joined)
-            cell.joined = None
+            self._dismiss(cell)
         return cell
 
-    def _dismiss(self, joined: dict[tuple[str, int], list[Any]] | None) -> None:
+    def _dismiss(self, cell: Cell) -> None:
+        self.leave(cell)
+        joined, cell.joined = cell.joined, None
         for tickets in (joined or {}).values():
             for ticket in tickets:
-                self._answer(ticket, ELSEWHERE, None)
+                self._send_away(cell.key, ticket)
+
+    def _send_away(self, key: str, ticket: Ticket) -> None:
+        ticket.stuck[key] = ELSEWHERE
+        self._answer(ticket, ELSEWHERE, None)
 
     def loads(self) -> Iterator[tuple[str, int]]:
         """(key, messages that wait) of agents before which there are some."""
         return (
             (key, len(cell.mailbox)) for key, cell in self.cells.items() if cell.mailbox is not None
         )
-
-
-def _stick(letter: Letter, answer: Callable[[Any, int, Any], None]) -> None:
-    letter.ticket.stuck[letter.message.key] = ELSEWHERE
-    answer(letter.ticket, ELSEWHERE, None)
 
 
 def _stored(found: Answered) -> Verdict:
@@ -322,6 +318,6 @@ def _stored(found: Answered) -> Verdict:
 def _too_late(letter: Letter) -> DspexError:
     message = letter.message
     return DeadlineError(
-        f"a call begins before its deadline; {message.method} of {message.key} waited in the mailbox "
-        "for longer; it had no effect; allow more time, or let fewer calls wait"
+        f"a call begins before its deadline; {message.method} of {message.key} waited in the "
+        "mailbox for longer; it had no effect; allow more time, or let fewer calls wait"
     )

@@ -5,12 +5,13 @@ what an agent makes of one.
 
 ::
 
-    flight   [protocol, link, generation, place, hold, [message, ...]]
+    flight   [protocol, link, generation, place, answered, hold, [message, ...]]
     answer   [protocol, [[id, status, payload], ...]]
     message  [id, key, flags, sender, number, acknowledged below, seconds left, method, args]
 
 A flight carries what one process sends to one host. Its place orders the flights of one generation
-of a link; None asks for answers alone. ``hold`` are the seconds for which the host may keep it for
+of a link; None asks for answers alone. ``answered``: whether one of this generation was answered
+before, so that the host must know it. ``hold`` are the seconds for which the host may keep it for
 answers. Arguments, results and errors are pickles, which only agents and callers open.
 """
 
@@ -97,6 +98,7 @@ class Flight(NamedTuple):
     link: str
     generation: int
     place: int | None
+    is_answered: bool
     hold: float
     messages: Sequence[Message]
 
@@ -107,7 +109,9 @@ def encode_flight(flight: Flight) -> bytes:
     Examples
     --------
     >>> message = Message(1, ":a", CAST, "", 0, 0, None, "add", b"")
-    >>> decode_flight(encode_flight(Flight("me", 1, 0, 0.01, [message]))).messages == [message]
+    >>> decode_flight(encode_flight(Flight("me", 1, 0, False, 0.01, [message]))).messages == [
+    ...     message
+    ... ]
     True
     """
     packed: bytes = msgpack.packb((PROTOCOL, *flight))
@@ -122,7 +126,7 @@ def decode_flight(blob: bytes) -> Flight:
     InvalidRequestError
     """
     try:
-        protocol, link, generation, place, hold, messages = msgpack.unpackb(blob)
+        protocol, link, generation, place, is_answered, hold, messages = msgpack.unpackb(blob)
         made = [Message(*each) for each in messages]
     except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise InvalidRequestError(f"messages travel in flights; this is none: {error}") from error
@@ -131,7 +135,7 @@ def decode_flight(blob: bytes) -> Flight:
             f"this host speaks protocol {PROTOCOL} of messages; got {protocol!r:.80}; use the same "
             "version of dspex on both sides"
         )
-    return Flight(link, generation, place, hold, made)
+    return Flight(link, generation, place, is_answered, hold, made)
 
 
 def encode_answers(answers: Sequence[tuple[int, int, Any]]) -> bytes:

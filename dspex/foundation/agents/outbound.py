@@ -46,6 +46,7 @@ class Posted(NamedTuple):
     address: str
     generation: int
     place: int
+    is_answered: bool
     messages: Sequence[Message]
 
 
@@ -57,11 +58,21 @@ class Lost(NamedTuple):
 
 @final
 class _Link:
-    __slots__ = ("flights", "generation", "next_place", "outstanding", "put", "queue", "taken")
+    __slots__ = (
+        "flights",
+        "generation",
+        "is_answered",
+        "next_place",
+        "outstanding",
+        "put",
+        "queue",
+        "taken",
+    )
 
     def __init__(self, generation: int) -> None:
         self.generation = generation
         self.next_place = 0
+        self.is_answered = False
         self.queue: deque[Message] = deque()
         self.put = self.taken = 0  # messages that ever went into the queue, and out of it
         self.flights: dict[int, Sequence[Message]] = {}
@@ -161,7 +172,7 @@ class Outbound:
         link.flights[place] = messages
         for message in messages:
             link.outstanding[message.mid] = message
-        return Posted(address, link.generation, place, messages)
+        return Posted(address, link.generation, place, link.is_answered, messages)
 
     def is_waiting(self, address: str) -> int | None:
         """The generation of a link of which answers are to be asked for; None where none is."""
@@ -184,6 +195,7 @@ class Outbound:
         link = self._links.get(address)
         if link is None or link.generation != generation:
             return []
+        link.is_answered = True
         if place is not None:
             link.flights.pop(place, None)
         final_ones: list[tuple[Message, int, Any]] = []
@@ -253,9 +265,7 @@ class Outbound:
 
     def next_due(self) -> float | None:
         """When an agent that is held is due, the first of them."""
-        return min(
-            (held.due for held in self._held.values() if not held.is_asked), default=None
-        )
+        return min((held.due for held in self._held.values() if not held.is_asked), default=None)
 
     def located(self, key: str, address: str | None, now: float) -> str | None:
         """Take where an agent is; gives the host whose link has something to send now.

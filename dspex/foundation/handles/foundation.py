@@ -6,6 +6,7 @@ Knows: the handles, one session's way to the ledger. Must not know: Dask, journa
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack
 from typing import Any, final
@@ -22,6 +23,8 @@ from dspex.foundation.status import Status
 __all__ = ["Foundation"]
 
 logger = logging.getLogger("dspex.foundation")
+
+_LOOK_EVERY = 0.02
 
 
 @final
@@ -42,6 +45,8 @@ class Foundation:
         Apart from other namespaces in registry, state store, locks and elections.
     client : distributed.Client or None
         Through which the cluster is reached; None with ``connect("local")``.
+    pid : int
+        Of the process that it belongs to.
 
     Examples
     --------
@@ -74,6 +79,7 @@ class Foundation:
         self._closed = False
         self.namespace = namespace
         self.client = client
+        self.pid = os.getpid()
         self.registry = Registry(registry_backend, bridge, caller=caller, namespace=namespace)
         self.state_store = StateStore(backend, bridge, caller=caller, namespace=namespace)
         self.resources = ResourceManager(caller, bridge, seconds=self._seconds)
@@ -142,7 +148,9 @@ class Foundation:
         return self._bridge.spawn(tell())
 
     def drain(self, worker: str | Member, *, undo: bool = False) -> bool:
-        """Have a worker get nothing new; what it holds stays until it is released.
+        """Have a worker get nothing new, and wait until its agents live elsewhere.
+
+        Leases that it holds stay until they are released.
 
         Parameters
         ----------
@@ -160,7 +168,11 @@ class Foundation:
         return self._bridge.run(self._drain(address, undo))
 
     async def _drain(self, address: str, undo: bool) -> bool:
-        return bool(await self._caller.write("members.drain", address=address, undo=undo))
+        while True:
+            left = await self._caller.write("members.drain", address=address, undo=undo)
+            if undo or not left["agents"]:
+                return True
+            await self._caller.sleep(_LOOK_EVERY)
 
     # --- locks and leaders -----------------------------------------------------------------
 
@@ -205,6 +217,11 @@ class Foundation:
     async def _audit(self, limit: int) -> list[tuple[float, int, str, str]]:
         lines = await self._caller.read("audit", limit=limit)
         return [(time, revision, done, what) for time, revision, done, what in lines]
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it was closed."""
+        return self._closed
 
     @property
     def session(self) -> str:

@@ -208,6 +208,14 @@ class Ledger:
         turn.settle()
         return self._end(None, False)
 
+    def drain(self, address: str, now: float) -> Step:
+        """Give a worker that is about to leave nothing new, and move its agents."""
+        turn = self._turn
+        turn.begin(now)
+        if self.members.session_at(address) is not None:
+            turn.drain(address)
+        return self._end(None, False)
+
     def worker_dead(self, address: str, now: float) -> Step:
         """Take note that the process of a worker which was closed has ended for certain."""
         turn = self._turn

@@ -134,8 +134,8 @@ def _members_drain(turn: Turn, session: str, number: int, args: _Args) -> Any:
         turn.members.undrain(args["address"], turn.emit)
         turn.settle()
     else:
-        turn.members.drain(args["address"], turn.emit)
-    return True
+        turn.drain(args["address"])
+    return {"agents": turn.agents.count_at(args["address"])}
 
 
 def _members_list(turn: Turn, session: str, number: int, args: _Args) -> Any:

@@ -153,6 +153,16 @@ class Turn:
         self.rates.session_gone(session)
         self.agents.session_gone(session)
 
+    def drain(self, address: str) -> None:
+        """Give a member nothing new, and have its agents live elsewhere.
+
+        Raises
+        ------
+        KeyNotFoundError
+        """
+        self.members.drain(address, self.emit)
+        self.agents.move(self.agents.keys_at(address), "", self.emit)
+
     def end_worker(self, address: str, *, fence: float = 0.0) -> None:
         """End what lies on a worker, or is tied to it."""
         self.resources.worker_gone(address, self.emit)

@@ -134,7 +134,9 @@ class HubCaller:
         self.hub.locks.cancel(self.session, number)
         raise TimeoutError
 
-    async def follow_events(self, tags: Collection[str]) -> AsyncIterator[tuple[Any, ...]]:
+    async def follow_events(
+        self, tags: Collection[str], *, hold: float = 1.0
+    ) -> AsyncIterator[tuple[Any, ...]]:
         queue: asyncio.Queue[Event] = asyncio.Queue()
         self.hub.followers.append(queue)
         yield ("reset",)

@@ -134,9 +134,7 @@ class Agents:
         """(status, host, reason, persistence) of agents; None of one that is not there."""
         found = [self._known.agents.get(key) for key in keys]
         return [
-            None
-            if each is None
-            else (each.status, each.host, each.reason, each.spec.persistence)
+            None if each is None else (each.status, each.host, each.reason, each.spec.persistence)
             for each in found
         ]
 
@@ -192,13 +190,20 @@ class Agents:
             keys = set.intersection(*sets) if match == "all" else set.union(*sets)
         else:
             keys = self._known.agents
-        rows = [
-            (self._load_of(agent), agent)
-            for key in keys
-            if key.startswith(prefix) and (agent := self._known.agents[key])
-        ]
+        found = [self._known.agents[key] for key in keys if key.startswith(prefix)]
+        rows = [(self._load_of(agent), agent) for agent in found]
         rows.sort(key=lambda row: (row[0], row[1].key))
         return [self._row(agent, load) for (_, load, _), agent in rows[:limit]]
+
+    def row(self, key: str) -> dict[str, Any]:
+        """What is told of an agent.
+
+        Raises
+        ------
+        AgentNotFoundError
+        """
+        agent = self.get(key)
+        return self._row(agent, self._load_of(agent)[1])
 
     def _load_of(self, agent: Agent) -> tuple[bool, int, int]:
         load = self._loads.get(agent.host, {}).get(agent.key, 0)
@@ -272,9 +277,7 @@ class Agents:
             emit(("agents", dict(fields), call, new))
             self.place([key for key, _ in new], token, emit)
         unready = {
-            key
-            for key, _ in agents
-            if not known[key].started and known[key].status not in OUTCOMES
+            key for key, _ in agents if not known[key].started and known[key].status not in OUTCOMES
         }
         if not unready:
             return {"created": len(new), "failed": []}
@@ -387,9 +390,7 @@ class Agents:
 
     # --- hosts that go -----------------------------------------------------------------------
 
-    def host_gone(
-        self, address: str, fence: float, token: Callable[[], Token], emit: Emit
-    ) -> None:
+    def host_gone(self, address: str, fence: float, token: Callable[[], Token], emit: Emit) -> None:
         """Take the agents of a host that is gone elsewhere, each by its policy.
 
         Parameters
@@ -671,9 +672,9 @@ class Agents:
 def _checked_agent(made: Any) -> tuple[str, bytes]:
     if isinstance(made, list | tuple) and len(made) == 2:
         key, args = made
-        if isinstance(key, str) and 2 <= len(key) <= 512 and key.isprintable() and ":" in key:
-            if isinstance(args, bytes):
-                return key, args
+        is_key = isinstance(key, str) and 2 <= len(key) <= 512 and key.isprintable() and ":" in key
+        if is_key and isinstance(args, bytes):
+            return key, args
     raise InvalidRequestError(
         f"an agent is a key of at most 512 printable characters and its arguments; got {made!r:.80}"
     )

@@ -84,6 +84,10 @@ def _list(turn: Turn, session: str, number: int, args: _Args) -> Any:
     return turn.agents.listing(args["prefix"], args["capabilities"], args["match"], args["limit"])
 
 
+def _row(turn: Turn, session: str, number: int, args: _Args) -> Any:
+    return turn.agents.row(args["key"])
+
+
 def _state(turn: Turn, session: str, number: int, args: _Args) -> Any:
     return turn.agents.state(args["key"])
 
@@ -118,6 +122,7 @@ AGENT_PERFORMERS: Mapping[str, Callable[[Turn, str, int, _Args], Any]] = {
     "agents.code": _code,
     "agents.locate": _locate,
     "agents.list": _list,
+    "agents.row": _row,
     "agents.state": _state,
     "agents.move": _move,
     "agents.clear": _clear,

@@ -141,10 +141,7 @@ _FIELDS: Mapping[str, tuple[type, ...]] = {
     "labels": (list, tuple),
     "max_restarts": (int, _NONE),
     "within": (int, float),
-    "on_error": (str,),
     "mailbox": (int,),
-    "overflow": (str,),
-    "version": (int,),
 }
 
 
@@ -256,5 +253,7 @@ class Agent:
             self.dedup = Dedup()
         self.dedup.acknowledge(sender, below)
         return (
-            sender if self.dedup.record(sender, number, Answered(is_ok, payload, fingerprint)) else None
+            sender
+            if self.dedup.record(sender, number, Answered(is_ok, payload, fingerprint))
+            else None
         )

@@ -1,0 +1,25 @@
+"""Agents: objects on the cluster that keep their state, and are called by name."""
+
+from dspex.agents.agent import Agent
+from dspex.agents.answer import AgentFuture
+from dspex.agents.creating import create_agent, create_agents
+from dspex.agents.futures import as_completed, gather, wait
+from dspex.agents.handle import AgentHandle
+from dspex.agents.listing import find_agents_by_capability, get_agent, list_agents
+from dspex.agents.options import Placement, RestartPolicy
+
+__all__ = [
+    "Agent",
+    "AgentFuture",
+    "AgentHandle",
+    "Placement",
+    "RestartPolicy",
+    "as_completed",
+    "create_agent",
+    "create_agents",
+    "find_agents_by_capability",
+    "gather",
+    "get_agent",
+    "list_agents",
+    "wait",
+]

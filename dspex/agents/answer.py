@@ -1,0 +1,320 @@
+"""The answer of an agent to one call, to come.
+
+Knows: threads, asyncio. Must not know: agents, how a call travels.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import sys
+import threading
+from collections.abc import Callable, Generator
+from contextlib import suppress
+from typing import Any, NamedTuple, NoReturn, final
+
+from dspex.cluster.units import parse_seconds
+from dspex.errors import InvalidArgumentError, NotPicklableError
+
+__all__ = ["AgentFuture", "Outcome", "is_on_loop", "seconds_of"]
+
+
+@final
+class AgentFuture(concurrent.futures.Future[Any]):
+    """The answer of an agent to one call, to come: await it, or ask for its `result`.
+
+    May be used from any thread and from any asyncio loop, whichever thread fills it.
+
+    Parameters
+    ----------
+    decode : callable, optional
+        Makes the result from what `set_result` was given, once, in the thread of whoever asks
+        first. If it raises, that is the error of this future. None: what was given is the result.
+    describe : str
+        What is waited for, in errors and in the ``repr``: "counter.increment".
+    cancel : callable, optional
+        Called once by the `cancel` that takes effect, in that thread.
+    loop : asyncio loop, optional
+        That brings the answer, and so is never blocked for it.
+
+    Notes
+    -----
+    Whoever fills it calls `set_result` or `set_exception` once. An answer to a call that was
+    cancelled is dropped.
+
+    Examples
+    --------
+    >>> future = AgentFuture(decode=int, describe="counter.increment")
+    >>> future
+    <AgentFuture counter.increment pending>
+    >>> future.set_result("1")
+    >>> future.result()
+    1
+    """
+
+    def __init__(
+        self,
+        decode: Callable[[Any], Any] | None = None,
+        *,
+        describe: str = "",
+        cancel: Callable[[], None] | None = None,
+        loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__()
+        self._loop = loop
+        self._describe = describe
+        self._decode = decode
+        self._decode_lock = threading.Lock()
+        self._decoded: Outcome | None = None
+        self._on_cancel = cancel
+        self._cancel_once = threading.Lock()  # taken by the first `cancel`, and kept
+        # Unlike callbacks these can be taken back: who waits a second, again and again, for an
+        # answer that takes an hour must not leave 3,600 of them behind.
+        self._listeners: dict[object, Callable[[AgentFuture], object]] | None = {}
+        self._listeners_lock = threading.Lock()
+        self.add_done_callback(_tell_listeners)
+
+    def set_result(self, result: Any) -> None:
+        """Give the answer, not yet decoded; dropped where the call was cancelled."""
+        try:
+            super().set_result(result)
+        except concurrent.futures.InvalidStateError:
+            if not self.cancelled():
+                raise
+
+    def set_exception(self, exception: BaseException | None) -> None:
+        """Give the error; dropped where the call was cancelled."""
+        try:
+            super().set_exception(exception)
+        except concurrent.futures.InvalidStateError:
+            if not self.cancelled():
+                raise
+
+    def result(self, timeout: float | str | None = None) -> Any:
+        """Wait for the answer.
+
+        Parameters
+        ----------
+        timeout : float or str, optional
+            Seconds, or "2s", "5 minutes"; 0 looks whether it is there. None: as long as it takes.
+
+        Raises
+        ------
+        TimeoutError
+            The call goes on.
+        concurrent.futures.CancelledError
+        InvalidArgumentError
+            Where it would block a running event loop.
+        Exception
+            What the agent raised, or what became of the call.
+        """
+        value, error = self.outcome(timeout)
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error  # it holds this frame, which would hold it
+        return value
+
+    def exception(self, timeout: float | str | None = None) -> BaseException | None:
+        """Wait for the answer, and give its error; None where there is none.
+
+        Raises
+        ------
+        TimeoutError, concurrent.futures.CancelledError, InvalidArgumentError
+            As `result`.
+        """
+        return self.outcome(timeout).error
+
+    def cancel(self) -> bool:
+        """Give the call up, unless it is done; tells whether it is cancelled now."""
+        if not super().cancel():
+            return False
+        if self._cancel_once.acquire(blocking=False):
+            # Until then `concurrent.futures.wait` takes it for pending.
+            self.set_running_or_notify_cancel()
+            if self._on_cancel is not None:
+                self._on_cancel()
+        return True
+
+    def as_dask(self, client: Any = None) -> Any:
+        """A Dask future that ends with the same result or error.
+
+        It may be passed to ``client.submit``, gathered and waited for. It holds no slot of a
+        worker while it waits. The answer travels through the scheduler.
+
+        Parameters
+        ----------
+        client : distributed.Client, optional
+            None: Dask's current one. It must stay open until the answer has come.
+
+        Raises
+        ------
+        InvalidArgumentError
+            Where there is no client.
+
+        Examples
+        --------
+        ::
+
+            total = client.submit(sum, [counter.increment().as_dask(), 2])
+        """
+        from dspex.cluster.agents.as_dask import as_dask
+
+        return as_dask(self, client)
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        if not self.done():
+            loop = asyncio.get_running_loop()
+            waiter: asyncio.Future[None] = loop.create_future()
+
+            def wake(_: object) -> None:
+                with suppress(RuntimeError):  # the loop is closed: nobody waits
+                    loop.call_soon_threadsafe(_set, waiter)
+
+            unsubscribe = self.subscribe(wake)
+            try:
+                yield from waiter
+            finally:
+                unsubscribe()
+        if self.cancelled():
+            raise asyncio.CancelledError(f"{self._what()} was cancelled")
+        return self.result()
+
+    def __repr__(self) -> str:
+        state = "pending"
+        if self.done():
+            state = (
+                "cancelled" if self.cancelled() else "error" if self.has_failed() else "finished"
+            )
+        return f"<{' '.join(filter(None, ('AgentFuture', self._describe, state)))}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise NotPicklableError(
+            f"an agent's future stays in its process; got {self!r}; send the agent's handle and "
+            "call there, or send .as_dask(), or its result"
+        )
+
+    def _what(self) -> str:
+        return f"the answer of {self._describe}" if self._describe else "the answer"
+
+    def has_failed(self) -> bool:
+        """Whether it ended without an answer; one that cannot be decoded is an answer."""
+        return self.done() and (self.cancelled() or super().exception() is not None)
+
+    def outcome(self, timeout: float | str | None = None) -> Outcome:
+        """The result or the error; raises what `exception` raises."""
+        seconds = seconds_of(timeout)
+        if seconds != 0 and not self.done() and is_on_loop(self._loop):
+            raise InvalidArgumentError(
+                f"on an event loop an answer is awaited, because to block the loop may be to "
+                f"wait for ever; got result() or exception() of {self!r}; write `await future`"
+            )
+        try:
+            error = super().exception(seconds)  # never raises the agent's own TimeoutError
+        except TimeoutError:
+            raise TimeoutError(
+                f"{self._what()} did not come within {seconds:g} seconds; the call goes on: ask "
+                "again, or cancel() it"
+            ) from None
+        return Outcome(error=error) if error is not None else self._decoded_once()
+
+    def _decoded_once(self) -> Outcome:
+        with self._decode_lock:
+            if self._decoded is None:
+                raw = super().result()
+                try:
+                    value = raw if self._decode is None else self._decode(raw)
+                    self._decoded = Outcome(value)
+                except Exception as error:
+                    self._decoded = Outcome(error=error)
+            return self._decoded
+
+    def subscribe(self, listener: Callable[[AgentFuture], object]) -> Callable[[], None]:
+        """As `add_done_callback`; gives what takes it back."""
+        token = object()
+        with self._listeners_lock:
+            if self._listeners is not None:
+                self._listeners[token] = listener
+                return lambda: self._unsubscribe(token)
+        listener(self)
+        return _nothing
+
+    def _unsubscribe(self, token: object) -> None:
+        with self._listeners_lock:
+            if self._listeners is not None:
+                self._listeners.pop(token, None)
+
+
+class Outcome(NamedTuple):
+    """What became of a call."""
+
+    value: Any = None
+    error: BaseException | None = None
+
+
+# A function and not a method: a future that holds itself would wait for the garbage collector.
+def _tell_listeners(future: concurrent.futures.Future[Any]) -> None:
+    assert isinstance(future, AgentFuture)
+    with future._listeners_lock:
+        listeners, future._listeners = future._listeners, None
+    for listener in (listeners or {}).values():
+        listener(future)
+
+
+def _nothing() -> None:
+    pass
+
+
+def _set(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+def is_on_loop(bringing: asyncio.AbstractEventLoop | None = None) -> bool:
+    """Whether an event loop runs in this thread that must not be blocked.
+
+    That of a notebook may be, as Dask does it: all cells run on it, and it brings no answers.
+
+    Parameters
+    ----------
+    bringing : asyncio loop, optional
+        One that does.
+
+    Examples
+    --------
+    >>> is_on_loop()
+    False
+    """
+    try:
+        running = asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return running is bringing or running is not _loop_of_notebook()
+
+
+def _loop_of_notebook() -> asyncio.AbstractEventLoop | None:
+    if "ipykernel" not in sys.modules:
+        return None
+    from ipykernel.kernelapp import IPKernelApp
+
+    if not IPKernelApp.initialized():
+        return None
+    io_loop: Any = IPKernelApp.instance().kernel.io_loop
+    loop: asyncio.AbstractEventLoop | None = getattr(io_loop, "asyncio_loop", None)
+    return loop
+
+
+def seconds_of(timeout: float | str | None) -> float | None:
+    """Seconds from a timeout as people write it; 0 is one, too.
+
+    Raises
+    ------
+    InvalidArgumentError
+
+    Examples
+    --------
+    >>> seconds_of("1 minute"), seconds_of(0), seconds_of(None)
+    (60.0, 0.0, None)
+    """
+    return 0.0 if timeout == 0 else parse_seconds("timeout", timeout)

@@ -1,0 +1,391 @@
+"""Waiting for many answers to come, of agents and of Dask mixed.
+
+Knows: threads, asyncio, what a Dask future can do. Must not know: agents, the wire; nor anything
+that loads Dask, because where it was never loaded nobody has a future of it.
+
+One body serves sync and async code: what must be waited for is a flow, a generator that yields one
+`concurrent.futures.Future` after the other and is sent whether it came in time. One driver blocks,
+the other awaits. The shape is that of `httpx.Auth.auth_flow`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import sys
+import threading
+import time
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import closing, suppress
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, TypeVar, final, get_args
+
+from dspex.agents.answer import AgentFuture, Outcome, is_on_loop, seconds_of
+from dspex.errors import InvalidArgumentError
+
+__all__ = ["AgentFuture", "Completed", "Waited", "as_completed", "gather", "wait"]
+
+T = TypeVar("T")
+
+ReturnWhen: TypeAlias = Literal["ALL_COMPLETED", "FIRST_COMPLETED", "FIRST_EXCEPTION"]
+
+_Flow: TypeAlias = Generator["concurrent.futures.Future[Any]", bool, T]
+
+
+class Waited(NamedTuple):
+    """Which futures are done, and which are not."""
+
+    done: set[Any]
+    not_done: set[Any]
+
+
+def gather(
+    *futures: Any, timeout: float | str | None = None, return_exceptions: bool = False
+) -> Any:
+    """The results of futures of agents and of Dask, in their order; in async code, await it.
+
+    Parameters
+    ----------
+    *futures
+        Futures, and lists of them, which become lists of results. One list alone gives its list.
+    timeout : float or str, optional
+        For all of them together.
+    return_exceptions : bool
+        Give errors in place of results. Else the first error is raised as soon as it is there,
+        and the other calls go on.
+
+    Raises
+    ------
+    TimeoutError
+        The calls go on.
+    concurrent.futures.CancelledError
+        Where one was cancelled, in async code, too.
+    InvalidArgumentError
+        For what is no future.
+
+    Examples
+    --------
+    >>> one, two, three = AgentFuture(), AgentFuture(), AgentFuture()
+    >>> for number, future in enumerate([one, two, three], start=1):
+    ...     future.set_result(number)
+    >>> gather(three, [one, two])
+    [3, [1, 2]]
+    >>> gather([one, two])
+    [1, 2]
+    """
+    nested: Sequence[Any] = futures
+    if len(futures) == 1 and isinstance(futures[0], list | tuple):
+        nested = futures[0]
+    leaves = list(dict.fromkeys(_leaves(nested)))
+    seconds = seconds_of(timeout)
+    return _run(_gathering(nested, leaves, seconds, return_exceptions), seconds)
+
+
+def wait(
+    futures: Iterable[Any],
+    *,
+    timeout: float | str | None = None,
+    return_when: ReturnWhen = "ALL_COMPLETED",
+) -> Any:
+    """Wait for futures of agents and of Dask; gives (done, not_done). In async code, await it.
+
+    Parameters
+    ----------
+    futures : iterable of futures
+    timeout : float or str, optional
+        After that it gives what there is; it raises nothing.
+    return_when : "ALL_COMPLETED", "FIRST_COMPLETED" or "FIRST_EXCEPTION"
+
+    Returns
+    -------
+    Waited
+
+    Examples
+    --------
+    >>> first, second = AgentFuture(describe="a.f"), AgentFuture(describe="b.f")
+    >>> first.set_result(1)
+    >>> wait([first, second], return_when="FIRST_COMPLETED")
+    Waited(done={<AgentFuture a.f finished>}, not_done={<AgentFuture b.f pending>})
+    """
+    if return_when not in get_args(ReturnWhen):
+        choices = ", ".join(get_args(ReturnWhen))
+        raise InvalidArgumentError(f"return_when is one of {choices}; got {return_when!r}")
+    return _run(_waiting(_flat(futures), return_when), seconds_of(timeout))
+
+
+def as_completed(futures: Iterable[Any], *, timeout: float | str | None = None) -> Completed:
+    """The futures, each as soon as it is done: with ``for``, in async code with ``async for``.
+
+    Parameters
+    ----------
+    futures : iterable of futures
+        Of agents and of Dask.
+    timeout : float or str, optional
+        For all of them together, from now on; then TimeoutError.
+
+    Examples
+    --------
+    >>> first, second = AgentFuture(describe="a.f"), AgentFuture(describe="b.f")
+    >>> second.set_result(2)
+    >>> next(iter(as_completed([first, second], timeout="1 minute")))
+    <AgentFuture b.f finished>
+    """
+    return Completed(_flat(futures), seconds_of(timeout))
+
+
+@final
+class Completed:
+    """What `as_completed` gives; an iterable of futures."""
+
+    def __init__(self, leaves: Sequence[Any], seconds: float | None) -> None:
+        self._seconds = seconds
+        self._ends = _end_of(seconds)
+        # The n-th slot is for the n-th future that is done.
+        self._slots = [AgentFuture() for _ in leaves]
+        free = iter(self._slots)
+        lock = threading.Lock()
+
+        def put(leaf: _Leaf) -> None:
+            with lock:
+                slot = next(free)
+            slot.set_result(leaf)
+
+        for leaf in leaves:
+            _subscribe(leaf, put)
+
+    def __iter__(self) -> Iterator[Any]:
+        if is_on_loop():
+            raise InvalidArgumentError(
+                "on an event loop as_completed is iterated with `async for`; got `for`"
+            )
+        return self._iterate()
+
+    def _iterate(self) -> Iterator[Any]:
+        for slot in self._slots:
+            if not _is_done_by(slot, self._ends):
+                raise self._late()
+            yield slot.result()
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        for slot in self._slots:
+            if not await _will_be_done_by(slot, self._ends):
+                raise self._late()
+            yield slot.result()
+
+    def _late(self) -> TimeoutError:
+        missing = sum(not slot.done() for slot in self._slots)
+        return _late(missing, len(self._slots), self._seconds)
+
+
+class _Leaf(Protocol):
+    def done(self) -> bool: ...
+
+    def add_done_callback(self, fn: Callable[[Any], object], /) -> None: ...
+
+
+def _is_dask(item: object) -> bool:
+    module = sys.modules.get("distributed.client")
+    return module is not None and isinstance(item, module.Future)
+
+
+def _leaves(item: object) -> Iterator[_Leaf]:
+    if isinstance(item, list | tuple):
+        for each in item:
+            yield from _leaves(each)
+    elif isinstance(item, AgentFuture) or _is_dask(item):
+        yield item  # type: ignore[misc]  # nobody tells mypy what Dask's future is
+    else:
+        if asyncio.iscoroutine(item):
+            item.close()  # or Python warns, when this has been said already
+        raise InvalidArgumentError(
+            "only futures of agents and of Dask can be waited for together; got "
+            f"{item!r}; await it by itself, or wrap it with client.submit"
+        )
+
+
+def _flat(futures: object) -> list[_Leaf]:
+    """The futures of a flat iterable, each once."""
+    if isinstance(futures, AgentFuture) or _is_dask(futures) or not isinstance(futures, Iterable):
+        raise InvalidArgumentError(f"give a list of futures; got {futures!r}")
+    return list(dict.fromkeys(leaf for each in futures for leaf in _leaves(each)))
+
+
+def _failed(leaf: Any) -> bool:
+    """Whether what is done has failed; decodes and fetches nothing."""
+    return leaf.has_failed() if isinstance(leaf, AgentFuture) else leaf.status != "finished"
+
+
+def _subscribe(leaf: _Leaf, listener: Callable[[Any], object]) -> Callable[[], None]:
+    if isinstance(leaf, AgentFuture):
+        return leaf.subscribe(listener)
+    if leaf.done():  # Dask calls back from another thread, later
+        listener(leaf)
+    else:
+        leaf.add_done_callback(listener)
+    return lambda: None
+
+
+def _settling(leaves: Sequence[_Leaf], return_when: ReturnWhen) -> _Flow[bool]:
+    """Wait until so many are done; gives whether that came in time."""
+    signal: concurrent.futures.Future[None] = concurrent.futures.Future()
+    lock = threading.Lock()
+    left = len(leaves)
+
+    def count(leaf: _Leaf) -> None:
+        nonlocal left
+        with lock:
+            left -= 1
+            is_enough = (
+                left == 0
+                or return_when == "FIRST_COMPLETED"
+                or (return_when == "FIRST_EXCEPTION" and _failed(leaf))
+            )
+            if is_enough and not signal.done():
+                signal.set_result(None)
+
+    if not leaves:
+        return True
+    unsubscribe = [_subscribe(leaf, count) for leaf in leaves]
+    try:
+        return (yield signal)
+    finally:
+        for each in unsubscribe:
+            each()
+
+
+def _waiting(leaves: Sequence[_Leaf], return_when: ReturnWhen) -> _Flow[Waited]:
+    yield from _settling(leaves, return_when)
+    done = {leaf for leaf in leaves if leaf.done()}
+    return Waited(done, set(leaves) - done)
+
+
+def _gathering(
+    nested: Sequence[Any], leaves: Sequence[Any], seconds: float | None, return_exceptions: bool
+) -> _Flow[list[Any]]:
+    when: ReturnWhen = "ALL_COMPLETED" if return_exceptions else "FIRST_EXCEPTION"
+    total = len(leaves)
+    if not (yield from _settling(leaves, when)):
+        raise _late(sum(not leaf.done() for leaf in leaves), total, seconds)
+    if not return_exceptions:
+        leaves = [leaf for leaf in leaves if leaf.done() and _failed(leaf)][:1] or leaves
+
+    outcomes: dict[Any, Outcome] = {}
+    of_client: dict[Any, list[Any]] = {}
+    for leaf in leaves:
+        if isinstance(leaf, AgentFuture):
+            outcomes[leaf] = _outcome_of(leaf)
+        elif leaf.status == "cancelled":  # its client may be closed
+            outcomes[leaf] = Outcome(error=concurrent.futures.CancelledError(str(leaf.key)))
+        else:
+            of_client.setdefault(leaf.client, []).append(leaf)
+    fetches = {
+        asyncio.run_coroutine_threadsafe(_fetched(client, group), client.loop.asyncio_loop): group
+        for client, group in of_client.items()
+    }
+    for fetch, group in fetches.items():
+        if not (yield fetch):
+            raise _late(len(group), total, seconds)
+        outcomes.update(zip(group, fetch.result(), strict=True))
+
+    if not return_exceptions:
+        for leaf in leaves:
+            failure = outcomes[leaf].error
+            if failure is not None:
+                raise failure
+    return _nested_results(nested, outcomes)
+
+
+def _nested_results(nested: Sequence[Any], outcomes: Mapping[Any, Outcome]) -> list[Any]:
+    results: list[Any] = []
+    for item in nested:
+        if isinstance(item, list | tuple):
+            results.append(_nested_results(item, outcomes))
+        else:
+            value, error = outcomes[item]
+            results.append(value if error is None else error)
+    return results
+
+
+def _outcome_of(leaf: AgentFuture) -> Outcome:
+    try:
+        return leaf.outcome()
+    except concurrent.futures.CancelledError as error:
+        return Outcome(error=error)
+
+
+async def _fetched(client: Any, futures: Sequence[Any]) -> list[Outcome]:
+    """What became of Dask futures that are done; runs on their client's own loop.
+
+    There every client is asynchronous, also one that blocks elsewhere.
+    """
+    finished = [future for future in futures if future.status == "finished"]
+    values: dict[Any, Any] = {}
+    # If data was lost since, and does not come back, each future says so for itself, below.
+    with suppress(Exception):
+        values.update(zip(finished, await client.gather(finished, asynchronous=True), strict=True))
+    outcomes = []
+    for future in futures:
+        try:
+            outcomes.append(Outcome(values[future] if future in values else await future))
+        except Exception as error:
+            outcomes.append(Outcome(error=error))
+    return outcomes
+
+
+def _late(missing: int, total: int, seconds: float | None) -> TimeoutError:
+    return TimeoutError(
+        f"{missing} of {total} answers did not come within {seconds:g} seconds; the calls go on: "
+        "wait again, or cancel() them"
+    )
+
+
+def _run(flow: _Flow[T], seconds: float | None) -> Any:
+    ends = _end_of(seconds)
+    return _awaiting(flow, ends) if is_on_loop() else _blocking(flow, ends)
+
+
+def _blocking(flow: _Flow[T], ends: float | None) -> T:
+    with closing(flow):
+        try:
+            future = next(flow)
+            while True:
+                future = flow.send(_is_done_by(future, ends))
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+
+
+async def _awaiting(flow: _Flow[T], ends: float | None) -> T:
+    with closing(flow):
+        try:
+            future = next(flow)
+            while True:
+                future = flow.send(await _will_be_done_by(future, ends))
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+
+
+def _end_of(seconds: float | None) -> float | None:
+    return None if seconds is None else time.monotonic() + seconds
+
+
+def _left(ends: float | None) -> float | None:
+    return None if ends is None else max(0.0, ends - time.monotonic())
+
+
+def _is_done_by(future: concurrent.futures.Future[Any], ends: float | None) -> bool:
+    return bool(concurrent.futures.wait([future], _left(ends)).done)
+
+
+async def _will_be_done_by(future: concurrent.futures.Future[Any], ends: float | None) -> bool:
+    if not future.done():
+        await asyncio.wait([asyncio.wrap_future(future)], timeout=_left(ends))
+    return future.done()

@@ -1,0 +1,303 @@
+"""The logical name of an agent: it finds the agent where it is now.
+
+Knows: ids, calls. Must not know: hosts, how a call travels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, final
+
+from dspex.agents.answer import AgentFuture
+from dspex.cluster.agents.messenger import AUTO, Answer, Request
+from dspex.cluster.agents.resident import NO_ARGS, dumps, loads
+from dspex.cluster.agents.runtime import Runtime, current_runtime
+from dspex.cluster.agents.turns import current_turn
+from dspex.cluster.units import parse_seconds
+from dspex.errors import InvalidArgumentError
+from dspex.foundation.agents.messages import (
+    AT_LEAST_ONCE,
+    AT_MOST_ONCE,
+    CAST,
+    CONTROL,
+    EXACTLY_ONCE,
+)
+from dspex.foundation.ledger.agents.population import sender_of
+
+__all__ = ["RESERVED", "AgentHandle"]
+
+RESERVED = frozenset(
+    {"call", "cast", "checkpoint", "id", "migrate", "state", "status", "stop", "worker"}
+)
+"""What a handle means itself; a class of agents defines none of them."""
+
+DELIVERIES: Mapping[str, int] = {
+    "auto": AUTO,
+    "at_most_once": AT_MOST_ONCE,
+    "at_least_once": AT_LEAST_ONCE,
+    "exactly_once": EXACTLY_ONCE,
+}
+
+
+@final
+class AgentHandle:
+    """An agent, by its name.
+
+    ``handle.method(*args, **kwargs)`` calls a method and gives an `AgentFuture`. A handle pickles,
+    survives failover and moves, and works in sync code, async code, Dask tasks and other agents.
+
+    Parameters
+    ----------
+    key : str
+        "namespace:id".
+    name : str
+        Of the class.
+
+    Attributes
+    ----------
+    id : str
+
+    Examples
+    --------
+    >>> from dspex.agents import create_agent
+    >>> counter = create_agent(list, id="doc-handle", distribution="local")
+    >>> counter.append("x").result()
+    >>> counter.state().result()
+    ['x']
+    """
+
+    __slots__ = ("_key", "_name", "_runtime")
+
+    def __init__(self, key: str, name: str, runtime: Runtime | None = None) -> None:
+        self._key = key
+        self._name = name
+        self._runtime = runtime
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return AgentHandle, (self._key, self._name)
+
+    @property
+    def id(self) -> str:
+        """The id of the agent."""
+        return self._key.partition(":")[2]
+
+    def __repr__(self) -> str:
+        space = self._key.partition(":")[0]
+        where = f" in namespace {space!r}" if space else ""
+        return f"<AgentHandle {self.id!r}{where}, {self._name.rpartition('.')[2]}>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, AgentHandle) and other._key == self._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def __getattr__(self, name: str) -> Callable[..., AgentFuture]:
+        if name.startswith("_"):
+            raise AttributeError(name)
+
+        def call(*args: Any, **kwargs: Any) -> AgentFuture:
+            return self.call(name, args, kwargs)
+
+        call.__name__ = name
+        return call
+
+    # --- calls -------------------------------------------------------------------------------
+
+    def call(
+        self,
+        name: str,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        timeout: float | str | None = None,
+        delivery: str = "auto",
+    ) -> AgentFuture:
+        """Call a method.
+
+        Parameters
+        ----------
+        name : str
+        args, kwargs
+            Picklable.
+        timeout : float or str, optional
+            Seconds in which it is to be answered; what has not begun by then never does. A call
+            that an agent makes has no longer than the call that it serves.
+        delivery : "auto", "at_most_once", "at_least_once" or "exactly_once"
+            auto: exactly once where the agent keeps its state, else at most once.
+
+        Returns
+        -------
+        AgentFuture
+            Its error is what the method raised, or `AgentNotFoundError`, `DeadlineError`,
+            `DeliveryError`, `AgentLostError`, `AgentFailedError`, `SessionExpiredError`.
+
+        Raises
+        ------
+        InvalidArgumentError, NotPicklableError
+        """
+        packed = dumps((args, dict(kwargs or {}))) if args or kwargs else NO_ARGS
+        return self._send(name, packed, _delivery(delivery), parse_seconds("timeout", timeout))
+
+    def cast(
+        self,
+        name: str,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        delivery: str = "auto",
+    ) -> None:
+        """Call a method and hear nothing of it.
+
+        In a call of an agent that keeps its state it leaves when that call is committed, exactly
+        once; where that call raises it never leaves.
+        """
+        packed = dumps((args, dict(kwargs or {}))) if args or kwargs else NO_ARGS
+        turn = current_turn()
+        flags = _delivery(delivery)
+        if turn is not None and flags in (AUTO, EXACTLY_ONCE):
+            turn.outgoing.append((turn.number(), self._key, name, packed, turn.key))
+            return
+        runtime = self._reached()
+
+        def done(error: Any) -> None:
+            if error is not None:
+                runtime.dead_letter("", self._key, name, packed, error)
+
+        runtime.messages.submit(Request(self._key, name, packed, flags | CAST, done=done))
+
+    def _reached(self) -> Runtime:
+        turn = current_turn()
+        if turn is not None:
+            runtime: Runtime = turn.runtime
+            return runtime
+        if self._runtime is None or self._runtime.messages.is_closed:
+            self._runtime = current_runtime()
+        return self._runtime
+
+    def _send(self, name: str, packed: bytes, flags: int, timeout: float | None) -> AgentFuture:
+        runtime = self._reached()
+        sender, number, below = "", 0, 0
+        turn = current_turn()
+        if turn is not None:
+            if turn.deadline is not None:
+                left = turn.deadline - runtime.caller.now()
+                timeout = left if timeout is None else min(timeout, left)
+            if flags in (AUTO, EXACTLY_ONCE):
+                sender, below = sender_of(turn.key), turn.base + 1
+                number = turn.number()
+        request = Request(
+            self._key,
+            name,
+            packed,
+            flags,
+            timeout=timeout,
+            sender=sender,
+            number=number,
+            below=below,
+        )
+        future = AgentFuture(
+            _decode,
+            describe=f"{self.id}.{name}",
+            cancel=lambda: runtime.messages.cancel(request),
+            loop=runtime.loop,
+        )
+        request.future = future
+        runtime.messages.submit(request)
+        return future
+
+    def _control(self, what: str, timeout: float | None = None) -> AgentFuture:
+        return self._send(what, b"", AT_LEAST_ONCE | CONTROL, timeout)
+
+    # --- what a handle means itself ----------------------------------------------------------
+
+    def state(self) -> AgentFuture:
+        """Ask for a copy of its state: of an `Agent` a dict, of others what they would pickle."""
+        return self._control("state")
+
+    def checkpoint(self) -> AgentFuture:
+        """Wait until all that it did before is kept."""
+        return self._control("checkpoint")
+
+    def stop(self, drain: bool = True) -> AgentFuture:
+        """End the agent; what it has kept is gone.
+
+        Parameters
+        ----------
+        drain : bool
+            Let it do first what waits in its mailbox, and `on_stop`. Else it ends at once,
+            wherever it is.
+        """
+        if drain:
+            return self._control("stop")
+        return self._ask(self._end())
+
+    def migrate(self, worker: Any) -> AgentFuture:
+        """Have it live on another worker (its address, or a `Member`); nothing is lost."""
+        return self._ask(self._move(str(getattr(worker, "address", worker))))
+
+    def status(self) -> Any:
+        """What is known of it: a mapping with status, host, load, restarts; awaited in async code.
+
+        Raises
+        ------
+        AgentNotFoundError
+        """
+        return self._reached().run(self._status())
+
+    @property
+    def worker(self) -> Any:
+        """The address of the worker where it is now, "" where it is nowhere; awaited in async code.
+
+        Raises
+        ------
+        AgentNotFoundError
+        """
+        return self._reached().run(self._worker())
+
+    async def _status(self) -> dict[str, Any]:
+        caller = self._reached().caller
+        row: dict[str, Any] = await caller.read("agents.row", key=self._key)
+        return row
+
+    async def _worker(self) -> str:
+        return str((await self._status())["host"])
+
+    async def _end(self) -> bool:
+        caller = self._reached().caller
+        return bool(await caller.write("agents.end", keys=[self._key], reason="stopped"))
+
+    async def _move(self, target: str) -> bool:
+        caller = self._reached().caller
+        return bool(await caller.write("agents.move", keys=[self._key], target=target))
+
+    def _ask(self, work: Any) -> AgentFuture:
+        """A future of work on the loop."""
+        runtime = self._reached()
+        future = AgentFuture(describe=self.id, loop=runtime.loop)
+
+        async def answer() -> None:
+            try:
+                future.set_result(await work)
+            except Exception as error:
+                future.set_exception(error)
+
+        runtime.start(answer())
+        return future
+
+
+def _delivery(delivery: str) -> int:
+    found = DELIVERIES.get(delivery)
+    if found is None:
+        raise InvalidArgumentError(f"delivery is one of {', '.join(DELIVERIES)}; got {delivery!r}")
+    return found
+
+
+def _decode(answer: Any) -> Any:
+    if not isinstance(answer, Answer):
+        return answer
+    if answer.is_ok:
+        return loads(answer.payload)
+    error, told = loads(answer.payload)
+    error.add_note(f"in the agent:\n{told}")
+    raise error

@@ -1,0 +1,195 @@
+"""Flights as they arrive at a host: in order, each answered when its messages are, or soon after.
+
+Knows: links, generations, places, tickets. Must not know: agents, what a message asks for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any, final
+
+from dspex.foundation.agents.messages import (
+    Flight,
+    Message,
+    decode_flight,
+    encode_answers,
+)
+
+__all__ = ["Arrivals", "LinkTicket"]
+
+IDLE_AFTER = 120.0
+"""Seconds without a flight after which a link is forgotten."""
+
+_ORDER_WITHIN = 10.0
+"""Seconds for which a flight waits for the one before it."""
+
+MAX_HOLD = 5.0
+
+
+@final
+class _Link:
+    """One generation of the way from a process."""
+
+    __slots__ = (
+        "answers",
+        "generation",
+        "next_place",
+        "outstanding",
+        "stuck",
+        "touched",
+        "turn",
+        "waiters",
+    )
+
+    def __init__(self, generation: int) -> None:
+        self.generation = generation
+        self.next_place = 0
+        self.answers: list[tuple[int, int, Any]] = []
+        self.stuck: dict[str, int] = {}
+        self.outstanding = 0
+        self.touched = time.monotonic()
+        self.turn: dict[int, asyncio.Future[None]] = {}
+        self.waiters: list[tuple[int, asyncio.Future[None]]] = []
+
+
+@final
+class LinkTicket:
+    """Where the answer to one message goes."""
+
+    __slots__ = ("link", "mid", "stuck")
+
+    def __init__(self, link: _Link, mid: int) -> None:
+        self.link = link
+        self.mid = mid
+        self.stuck = link.stuck
+
+
+@final
+class Arrivals:
+    """Takes flights.
+
+    Parameters
+    ----------
+    accept : callable of (message, ticket)
+        Called with each message, in order.
+    flush : callable
+        Called after the messages of a flight.
+    may_answer : callable
+        Whether this host may still answer; where not, nothing is.
+    """
+
+    def __init__(
+        self,
+        accept: Callable[[Message, LinkTicket], None],
+        flush: Callable[[], None],
+        may_answer: Callable[[], bool],
+    ) -> None:
+        self._accept = accept
+        self._flush = flush
+        self._may_answer = may_answer
+        self._links: dict[str, _Link] = {}
+        self._swept = time.monotonic()
+
+    async def take(self, blob: bytes) -> bytes:
+        """Take a flight, and give answers; b"" where the sender is to try elsewhere."""
+        flight = decode_flight(blob)
+        link = self._link(flight)
+        if link is None:
+            return b""
+        link.touched = time.monotonic()
+        if flight.place is not None and not await self._in_order(link, flight):
+            return b""
+        before = link.outstanding
+        link.outstanding += len(flight.messages)
+        if flight.place is not None:
+            # All of a flight at once: an answer may come while it is read.
+            for message in flight.messages:
+                self._accept(message, LinkTicket(link, message.mid))
+            self._flush()
+            link.next_place += 1
+            ahead = link.turn.pop(link.next_place, None)
+            if ahead is not None and not ahead.done():
+                ahead.set_result(None)
+        hold = min(flight.hold, MAX_HOLD)
+        if hold > 0.0 and link.outstanding:
+            if flight.messages:
+                # What was there before may take long; these are waited for.
+                await self._wait(link, before, hold)
+            elif not link.answers:
+                await self._wait(link, link.outstanding - 1, hold)
+        answers, link.answers = link.answers, []
+        if not self._may_answer():
+            # What was done may be undone, or done by another by now.
+            return b""
+        return encode_answers(answers)
+
+    def _link(self, flight: Flight) -> _Link | None:
+        self._sweep()
+        link = self._links.get(flight.link)
+        if link is None and flight.is_answered:
+            return None  # it was known to a host that is no more
+        if link is None or link.generation < flight.generation:
+            link = self._links[flight.link] = _Link(flight.generation)
+        return link if link.generation == flight.generation else None
+
+    def _sweep(self) -> None:
+        now = time.monotonic()
+        if now - self._swept > IDLE_AFTER:
+            self._swept = now
+            for name, link in list(self._links.items()):
+                if now - link.touched > IDLE_AFTER and not link.outstanding:
+                    del self._links[name]
+
+    async def _in_order(self, link: _Link, flight: Flight) -> bool:
+        place = flight.place
+        assert place is not None
+        while place > link.next_place:
+            future = link.turn.get(place)
+            if future is None:
+                future = link.turn[place] = asyncio.get_running_loop().create_future()
+            try:
+                async with asyncio.timeout(_ORDER_WITHIN):
+                    await asyncio.shield(future)
+            except TimeoutError:
+                return False
+        return place == link.next_place and self._links.get(flight.link) is link
+
+    async def _wait(self, link: _Link, outstanding: int, hold: float) -> None:
+        """Wait until no more than so many are outstanding."""
+        if link.outstanding <= outstanding:
+            return
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        waiter = (outstanding, future)
+        link.waiters.append(waiter)
+        handle = loop.call_later(hold, _set, future)
+        try:
+            await future
+        finally:
+            handle.cancel()
+            link.waiters.remove(waiter)
+
+    def answer(self, ticket: LinkTicket, status: int, payload: Any) -> None:
+        """Have an answer leave with the next flight that goes back."""
+        link = ticket.link
+        link.answers.append((ticket.mid, status, payload))
+        link.outstanding -= 1
+        for outstanding, future in link.waiters:
+            if link.outstanding <= outstanding:
+                _set(future)
+
+    def reset(self) -> None:
+        """Forget all links: nobody is answered any more."""
+        for link in self._links.values():
+            for _, future in link.waiters:
+                _set(future)
+            for future in link.turn.values():
+                _set(future)
+        self._links.clear()
+
+
+def _set(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

@@ -1,0 +1,129 @@
+"""A worker's host as Dask sees it: an actor pinned to the worker, and a handler for flights.
+
+Knows: Dask workers, actors. Must not know: what a flight carries.
+
+The actor is what people see, on the dashboard too, and what its methods tell of; flights go by a
+handler of the worker, as Dask's own shuffle does, because an actor's call costs more and keeps no
+order. The worker's own client holds the actor, so it needs no user's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from typing import Any, final
+
+from dask import config
+from distributed import Client, Worker, get_worker
+
+from dspex.cluster.agents.host import Host
+from dspex.cluster.agents.messenger import Messenger
+from dspex.cluster.agents.runtime import Runtime, add_host, remove_host
+from dspex.foundation.ports import Caller
+
+__all__ = ["AgentHost", "Hosting"]
+
+logger = logging.getLogger("distributed.worker.dspex")
+
+_hostings: dict[str, Hosting] = {}
+
+
+class AgentHost:
+    """The host of a worker's agents, as an actor.
+
+    Its methods may be called through Dask's own actor handle.
+    """
+
+    def __init__(self) -> None:
+        self._address = get_worker().address
+
+    def status(self) -> dict[str, Any]:
+        """Numbers for people."""
+        return _hostings[self._address].host.status()
+
+    def agents(self) -> list[str]:
+        """The ids of the agents that live here."""
+        return sorted(_hostings[self._address].host.inbox.cells)
+
+
+@final
+class Hosting:
+    """Runs a host on a worker."""
+
+    def __init__(self, worker: Worker, caller: Caller) -> None:
+        self._worker: Any = worker
+        self.address = worker.address
+        threads = int(config.get("dspex.agents.threads", 32))
+        self.host = Host(caller, worker.address, threads=threads)
+        self.messages = Messenger(caller, self._send)
+        self.runtime = Runtime(caller, self.messages, namespace="", host=self.host)
+        self.host.runtime = self.runtime
+        self._client: Any = None
+        self._actor: Any = None
+        self._acting: asyncio.Task[None] | None = None
+
+    async def _send(self, address: str, blob: bytes) -> bytes:
+        if address == self.address:
+            return await self.host.arrivals.take(blob)
+        answer: bytes = await self._worker.rpc(address).dspex_host(blob=blob)
+        return answer
+
+    async def _handle(self, blob: bytes = b"", **unknown: object) -> bytes:
+        return await self.host.arrivals.take(blob)
+
+    def start(self) -> None:
+        """Begin to host."""
+        _hostings[self.address] = self
+        add_host(self.address, self.runtime)
+        self._worker.handlers["dspex_host"] = self._handle
+        self._worker.handlers["dspex_release"] = self._handle_release
+        self.host.start()
+        self._acting = asyncio.create_task(self._act(), name="dspex-actor")
+
+    async def _act(self) -> None:
+        """Have Dask show the host as an actor."""
+        try:
+            self._client = await Client(
+                self._worker.scheduler.address,
+                asynchronous=True,
+                set_as_default=False,
+                security=self._worker.security,
+                name="dspex-host",
+            )
+            self._actor = self._client.submit(
+                AgentHost,
+                actor=True,
+                workers=[self.address],
+                key=f"dspex-host-{self.address}",
+                pure=False,
+            )
+        except Exception as error:
+            logger.warning("this worker's host is not shown as an actor: %r", error)
+
+    async def _handle_release(self, **unknown: object) -> bool:
+        await self.release()
+        return True
+
+    async def release(self) -> None:
+        """Let the actor go: Dask does not retire a worker that has one."""
+        if self._acting is not None:
+            self._acting.cancel()
+            await asyncio.gather(self._acting, return_exceptions=True)
+            self._acting = None
+        self._actor = None
+        client, self._client = self._client, None
+        if client is not None:
+            with suppress(Exception):
+                async with asyncio.timeout(5.0):
+                    await client.close()
+
+    async def close(self) -> None:
+        """Host nothing any more."""
+        await self.host.close()
+        await self.messages.close()
+        self._worker.handlers.pop("dspex_host", None)
+        self._worker.handlers.pop("dspex_release", None)
+        remove_host(self.address)
+        _hostings.pop(self.address, None)
+        await self.release()

@@ -1,0 +1,564 @@
+"""The way from this process to agents: calls go out in flights, answers come back.
+
+Knows: requests, what is on its way, who is asked where agents are, a loop. Must not know: Dask,
+handles, what is called.
+
+Calls are made in any thread; all else happens on one loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import secrets
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Future
+from typing import Any, final
+
+from dspex.errors import (
+    AgentFailedError,
+    AgentLostError,
+    AgentNotFoundError,
+    DeadlineError,
+    DeliveryError,
+    DspexError,
+    StateNotFoundError,
+    UnavailableError,
+    UnsupportedGuaranteeError,
+)
+from dspex.foundation.agents.messages import (
+    AT_LEAST_ONCE,
+    AT_MOST_ONCE,
+    CANCEL,
+    CAST,
+    DELIVERY,
+    DONE,
+    EXACTLY_ONCE,
+    RAISED,
+    Flight,
+    Message,
+    decode_answers,
+    encode_flight,
+)
+from dspex.foundation.agents.outbound import Outbound, Posted
+from dspex.foundation.ledger.wire import rebuilt_error
+from dspex.foundation.ports import Caller
+
+__all__ = ["AUTO", "Answer", "Messenger", "Request"]
+
+logger = logging.getLogger("dspex.agents")
+
+AUTO = 3
+"""Exactly once where the receiver keeps its state, else at most once."""
+
+HOLD = 0.02
+POLL_HOLD = 2.0
+ANSWER_WITHIN = 30.0
+
+LOCATE_AT_ONCE = 5_000
+
+
+@final
+class Answer:
+    """What came back, as it came: decoded in the thread of whoever asks."""
+
+    __slots__ = ("is_ok", "payload")
+
+    def __init__(self, is_ok: bool, payload: bytes) -> None:
+        self.is_ok = is_ok
+        self.payload = payload
+
+
+@final
+class Request:
+    """A call on its way.
+
+    Parameters
+    ----------
+    key : str
+    method : str
+    args : bytes
+    flags : int
+        Delivery (`AUTO` too), `CAST`, `CONTROL`.
+    future : Future, optional
+        Gets an `Answer` or an error.
+    done : callable, optional
+        Called in place of it, with an error or None, on the loop.
+    timeout : float, optional
+        Seconds.
+    sender, number, below
+        Of an agent that sends exactly once; else this session numbers it.
+    """
+
+    __slots__ = (
+        "args",
+        "below",
+        "deadline",
+        "done",
+        "flags",
+        "future",
+        "key",
+        "message",
+        "method",
+        "number",
+        "sender",
+        "timeout",
+        "timer",
+    )
+
+    def __init__(
+        self,
+        key: str,
+        method: str,
+        args: bytes,
+        flags: int,
+        *,
+        future: Future[Any] | None = None,
+        done: Callable[[Any], None] | None = None,
+        timeout: float | None = None,
+        sender: str = "",
+        number: int = 0,
+        below: int = 0,
+    ) -> None:
+        self.key = key
+        self.method = method
+        self.args = args
+        self.flags = flags
+        self.future = future
+        self.done = done
+        self.timeout = timeout
+        self.deadline: float | None = None
+        self.sender = sender
+        self.number = number
+        self.below = below
+        self.message: Message | None = None
+        self.timer: asyncio.TimerHandle | None = None
+
+
+@final
+class Messenger:
+    """Carries calls to agents.
+
+    Parameters
+    ----------
+    caller : Caller
+        The session of this process.
+    send : coroutine function of (address, flight) -> answers
+        OSError where a host cannot be reached.
+    """
+
+    def __init__(self, caller: Caller, send: Callable[[str, bytes], Awaitable[bytes]]) -> None:
+        self._caller = caller
+        self._send = send
+        self._loop = asyncio.get_running_loop()
+        self._link = secrets.token_hex(8)
+        self._outbound = Outbound()
+        self._requests: dict[int, Request] = {}
+        self._mids = itertools.count(1)
+        self._kept: dict[str, bool] = {}
+        self._unresolved: dict[str, list[Request]] = {}
+        self._resolving: set[str] = set()
+        self._numbers = itertools.count(1)
+        self._session = caller.session
+        self._unanswered: dict[str, dict[int, None]] = {}
+        self._inbox: deque[Request] = deque()
+        self._is_woken = False
+        self._dirty: set[str] = set()
+        self._polling: set[tuple[str, int]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._ticking: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    # --- taking requests ---------------------------------------------------------------------
+
+    def submit(self, request: Request) -> None:
+        """Have a call made; from any thread."""
+        self._inbox.append(request)
+        if not self._is_woken:
+            self._is_woken = True
+            try:
+                self._loop.call_soon_threadsafe(self._take_all)
+            except RuntimeError:
+                self._fail(request, _closed())
+
+    def deliver(
+        self,
+        target: str,
+        method: str,
+        args: bytes,
+        *,
+        sender: str,
+        number: int,
+        done: Callable[[Any], None],
+    ) -> None:
+        """Send a message of an agent exactly once."""
+        self.submit(
+            Request(
+                target,
+                method,
+                args,
+                EXACTLY_ONCE | CAST,
+                done=done,
+                sender=sender,
+                number=number,
+            )
+        )
+
+    def tell(self, key: str, method: str, args: bytes) -> None:
+        """Send a message of which nobody hears."""
+        self.submit(Request(key, method, args, AT_MOST_ONCE | CAST, done=lambda error: None))
+
+    def _take_all(self) -> None:
+        self._is_woken = False
+        inbox = self._inbox
+        while inbox:
+            self._take(inbox.popleft())
+        self._pump()
+        if self._resolving:
+            self._resolve()
+
+    def _take(self, request: Request) -> None:
+        if self._closed:
+            self._fail(request, _closed())
+            return
+        if request.timeout is not None:
+            request.deadline = self._caller.now() + request.timeout
+            request.timer = self._loop.call_later(request.timeout, self._expire, request)
+        key = request.key
+        if key in self._unresolved:
+            self._unresolved[key].append(request)
+        elif key in self._kept:
+            self._enqueue(request)
+        else:
+            self._unresolved[key] = [request]
+            self._resolving.add(key)
+
+    def _enqueue(self, request: Request) -> None:
+        """Number a call whose receiver is known, and put it on its way."""
+        key = request.key
+        is_kept = self._kept[key]
+        delivery = request.flags & DELIVERY
+        if delivery == AUTO:
+            delivery = EXACTLY_ONCE if is_kept else AT_MOST_ONCE
+            request.flags = request.flags & ~DELIVERY | delivery
+        elif delivery == EXACTLY_ONCE and not is_kept:
+            if request.sender:
+                delivery = AT_LEAST_ONCE  # of an agent's own messages: as much as there can be
+                request.flags = request.flags & ~DELIVERY | delivery
+            else:
+                self._fail(request, _not_once(key))
+                return
+        left = None
+        if request.deadline is not None:
+            left = request.deadline - self._caller.now()
+        sender, number, below = request.sender, request.number, request.below
+        if delivery == EXACTLY_ONCE and not sender:
+            sender, number, below = self._numbered(key)
+        mid = next(self._mids)
+        message = Message(
+            mid, key, request.flags, sender, number, below, left, request.method, request.args
+        )
+        request.message = message
+        self._requests[mid] = request
+        address = self._outbound.send(message)
+        if address is not None:
+            self._dirty.add(address)
+
+    def _numbered(self, key: str) -> tuple[str, int, int]:
+        if self._session != self._caller.session:
+            self._session = self._caller.session
+            self._numbers = itertools.count(1)
+            self._unanswered.clear()
+        number = next(self._numbers)
+        waiting = self._unanswered.get(key)
+        if waiting is None:
+            waiting = self._unanswered[key] = {}
+        below = next(iter(waiting), number)
+        waiting[number] = None
+        return self._session, number, below
+
+    # --- flights -----------------------------------------------------------------------------
+
+    def _spawn(self, work: Any) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _pump(self) -> None:
+        dirty, self._dirty = self._dirty, set()
+        for address in dirty:
+            while (posted := self._outbound.post(address)) is not None:
+                self._spawn(self._fly(posted))
+        self._tick_when_due()
+
+    async def _fly(self, posted: Posted) -> None:
+        flight = Flight(
+            self._link,
+            posted.generation,
+            posted.place,
+            posted.is_answered,
+            HOLD,
+            posted.messages,
+        )
+        await self._exchange(posted.address, posted.generation, posted.place, flight)
+
+    async def _exchange(
+        self, address: str, generation: int, place: int | None, flight: Flight
+    ) -> None:
+        try:
+            async with asyncio.timeout(ANSWER_WITHIN):
+                blob = await self._send(address, encode_flight(flight))
+        except (OSError, DspexError, TimeoutError) as error:
+            self._lost(address, generation, error)
+            return
+        except Exception as error:  # as Dask tells what failed there
+            self._lost(address, generation, error)
+            return
+        if not blob:
+            self._lost(address, generation, None)
+            return
+        answers = decode_answers(blob)
+        finals = self._outbound.answered(address, generation, place, answers, self._caller.now())
+        for message, status, payload in finals:
+            request = self._requests.pop(message.mid, None)
+            if request is not None:
+                self._answer(request, status, payload)
+        self._dirty.add(address)
+        self._pump()
+        self._poll(address)
+
+    def _poll(self, address: str) -> None:
+        """Ask for answers that did not come with a flight."""
+        generation = self._outbound.is_waiting(address)
+        if generation is None or (address, generation) in self._polling or self._closed:
+            return
+        self._polling.add((address, generation))
+        self._spawn(self._ask(address, generation))
+
+    async def _ask(self, address: str, generation: int) -> None:
+        flight = Flight(self._link, generation, None, True, POLL_HOLD, ())
+        try:
+            await self._exchange(address, generation, None, flight)
+        finally:
+            self._polling.discard((address, generation))
+        self._poll(address)
+
+    def _lost(self, address: str, generation: int, error: BaseException | None) -> None:
+        lost = self._outbound.lost(address, generation, self._caller.now())
+        for message in lost.failed:
+            request = self._requests.pop(message.mid, None)
+            if request is not None:
+                self._fail(
+                    request,
+                    DeliveryError(
+                        f"the worker {address} was lost, or was not sure of its lease, while "
+                        f"{message.method} was on its way at most once ({error!r}); whether it "
+                        "took effect is not known; look, and call again where it did not"
+                    ),
+                )
+        self._pump()
+
+    # --- answers -----------------------------------------------------------------------------
+
+    def _answer(self, request: Request, status: int, payload: Any) -> None:
+        if status in (DONE, RAISED):
+            self._finish(request, Answer(status == DONE, payload))
+        else:
+            self._fail(request, rebuilt_error(payload))
+
+    def _fail(self, request: Request, error: DspexError) -> None:
+        self._finish(request, error)
+
+    def _finish(self, request: Request, result: Answer | DspexError) -> None:
+        if request.timer is not None:
+            request.timer.cancel()
+        message = request.message
+        if message is not None and message.sender == self._session:
+            waiting = self._unanswered.get(message.key)
+            if waiting is not None:
+                waiting.pop(message.number, None)
+                if not waiting:
+                    del self._unanswered[message.key]
+        if request.done is not None:
+            request.done(result if isinstance(result, DspexError) else None)
+            return
+        future = request.future
+        if future is None or future.cancelled():
+            return
+        if isinstance(result, Answer):
+            future.set_result(result)
+        else:
+            future.set_exception(result)
+
+    def _expire(self, request: Request) -> None:
+        """Wait for a call no longer; what has not begun never will."""
+        message = request.message
+        words = "it waits for its agent"
+        if message is not None:
+            if self._requests.pop(message.mid, None) is None:
+                return
+            if not self._outbound.withdraw(message):
+                words = "it was sent, and may take effect"
+                self._withdraw(message)
+        else:
+            waiting = self._unresolved.get(request.key, [])
+            if request in waiting:
+                waiting.remove(request)
+        self._fail(
+            request,
+            DeadlineError(
+                f"{request.method} of {request.key.partition(':')[2]!r} was not answered within "
+                f"{request.timeout:g} s; {words}; allow more time, or look at the agent's status()"
+            ),
+        )
+
+    def cancel(self, request: Request) -> None:
+        """Wait for a call no longer, at the wish of who made it; from any thread."""
+        self._loop.call_soon_threadsafe(self._cancel, request)
+
+    def _cancel(self, request: Request) -> None:
+        message = request.message
+        if message is None or self._requests.pop(message.mid, None) is None:
+            return
+        if not self._outbound.withdraw(message):
+            self._withdraw(message)
+
+    def _withdraw(self, message: Message) -> None:
+        address = self._outbound.places.get(message.key)
+        if address is None:
+            return
+        withdrawal = Message(
+            next(self._mids), message.key, CANCEL | CAST, "", message.mid, 0, None, "", b""
+        )
+        self._outbound.send(withdrawal)
+        self._dirty.add(address)
+        self._pump()
+
+    # --- where agents are --------------------------------------------------------------------
+
+    def _resolve(self) -> None:
+        keys = list(self._resolving)
+        self._resolving.clear()
+        for at in range(0, len(keys), LOCATE_AT_ONCE):
+            self._spawn(self._locate(keys[at : at + LOCATE_AT_ONCE]))
+
+    def _tick_when_due(self) -> None:
+        due = self._outbound.next_due()
+        if due is None:
+            return
+        if self._ticking is not None:
+            if self._ticking.when() <= self._loop.time():
+                return
+            self._ticking.cancel()
+        delay = max(0.002, due - self._caller.now())
+        self._ticking = self._loop.call_later(delay, self._tick)
+
+    def _tick(self) -> None:
+        self._ticking = None
+        keys = self._outbound.to_locate(self._caller.now())
+        for at in range(0, len(keys), LOCATE_AT_ONCE):
+            self._spawn(self._locate(keys[at : at + LOCATE_AT_ONCE]))
+        self._tick_when_due()
+
+    async def _locate(self, keys: Sequence[str]) -> None:
+        try:
+            found = await self._caller.read("agents.locate", keys=list(keys))
+        except DspexError as error:
+            for key in keys:
+                self._give_up(key, error)
+            return
+        for key, place in zip(keys, found, strict=True):
+            self._located(key, place)
+        self._pump()
+
+    def _located(self, key: str, place: Any) -> None:
+        if place is None:
+            self._give_up(
+                key,
+                AgentNotFoundError(
+                    f"there is no agent {key.partition(':')[2]!r} (any more); list_agents() lists "
+                    "those there are"
+                ),
+            )
+            return
+        status, host, reason, persistence = place
+        if status in ("lost", "failed"):
+            self._give_up(key, _outcome(key, status, reason, persistence))
+            return
+        self._kept[key] = persistence is not None
+        if host:
+            self._outbound.places.setdefault(key, host)
+        for request in self._unresolved.pop(key, ()):
+            if request.future is None or not request.future.cancelled():
+                self._enqueue(request)
+        address = self._outbound.located(key, host or None, self._caller.now())
+        if address is not None:
+            self._dirty.add(address)
+
+    def _give_up(self, key: str, error: DspexError) -> None:
+        self._kept.pop(key, None)
+        for request in self._unresolved.pop(key, ()):
+            self._fail(request, error)
+        for message in self._outbound.give_up(key):
+            found = self._requests.pop(message.mid, None)
+            if found is not None:
+                self._fail(found, error)
+
+    def learn(self, key: str, *, is_kept: bool) -> None:
+        """Take what is known of an agent that was just created; on the loop."""
+        self._kept[key] = is_kept
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it carries nothing any more."""
+        return self._closed
+
+    # --- life --------------------------------------------------------------------------------
+
+    async def close(self) -> None:
+        """Make no more calls; those under way are not waited for."""
+        self._closed = True
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._ticking is not None:
+            self._ticking.cancel()
+        requests = [*self._requests.values()]
+        for waiting in self._unresolved.values():
+            requests += waiting
+        requests += self._inbox
+        for request in requests:
+            self._fail(request, _closed())
+        self._requests.clear()
+        self._unresolved.clear()
+
+
+def _closed() -> UnavailableError:
+    return UnavailableError(
+        "this connection to the foundation is closed; whether a call under way took effect is not "
+        "known; connect again"
+    )
+
+
+def _not_once(key: str) -> UnsupportedGuaranteeError:
+    return UnsupportedGuaranteeError(
+        f"exactly_once needs a receiver that keeps its state; {key.partition(':')[2]!r} has no "
+        'persistence; create it with persistence="cluster_replicated" or "durable", or use '
+        'delivery="at_least_once"'
+    )
+
+
+def _outcome(key: str, status: str, reason: str, persistence: str | None) -> DspexError:
+    name = key.partition(":")[2]
+    if status == "failed":
+        return AgentFailedError(
+            f"the agent {name!r} answers no more: {reason}; mend it, stop it, and create it again"
+        )
+    if persistence == "cluster_replicated" and "memory" in reason:
+        return StateNotFoundError(
+            f"the agent {name!r} is lost: {reason}; stop it and create it again, and use "
+            'persistence="durable" for what must outlive the scheduler'
+        )
+    return AgentLostError(f"the agent {name!r} is lost: {reason}; stop it and create it again")

@@ -1,0 +1,100 @@
+"""The turn that is under way: whose it is, what it has sent, which timers it has set.
+
+Knows: context variables. Must not know: hosts, handles.
+
+What a turn sends by `cast` leaves when the turn is committed, in one entry with its changes; one
+that raises sends nothing. What it calls and waits for leaves at once, numbered so that a turn which
+is run again after a crash makes the same calls under the same numbers.
+"""
+
+from __future__ import annotations
+
+import contextvars
+from collections.abc import Callable
+from typing import Any, NamedTuple, final
+
+__all__ = ["Timer", "TurnContext", "current_turn"]
+
+_current: contextvars.ContextVar[TurnContext | None] = contextvars.ContextVar(
+    "dspex_turn", default=None
+)
+
+
+def current_turn() -> TurnContext | None:
+    """The turn that this code is part of."""
+    return _current.get()
+
+
+class Timer(NamedTuple):
+    """A call that an agent makes to itself.
+
+    Attributes
+    ----------
+    seconds : float
+    method : str
+    args : bytes
+    repeats : bool
+    """
+
+    seconds: float
+    method: str
+    args: bytes
+    repeats: bool
+
+
+@final
+class TurnContext:
+    """One turn.
+
+    Attributes
+    ----------
+    key : str
+        Of the agent.
+    runtime : Any
+        Through which it reaches others.
+    deadline : float or None
+        Instant of the host's clock; carried along to what it calls.
+    outgoing : list of (number, target, method, args, key)
+    sent : int
+        The number of the last message of this agent.
+    timers : dict of str to Timer or None
+    """
+
+    __slots__ = ("base", "deadline", "key", "outgoing", "runtime", "sender", "sent", "timers")
+
+    def __init__(
+        self, key: str, runtime: Any, sent: int, deadline: float | None, sender: str = ""
+    ) -> None:
+        self.key = key
+        self.runtime = runtime
+        self.deadline = deadline
+        self.base = self.sent = sent
+        self.sender = sender
+        self.outgoing: list[tuple[int, str, str, bytes, str]] = []
+        self.timers: dict[str, Timer | None] = {}
+
+    def number(self) -> int:
+        """The next number of a message of this agent."""
+        self.sent += 1
+        return self.sent
+
+    def undo(self) -> None:
+        """Send nothing of what was to be sent."""
+        self.outgoing = []
+        self.timers = {}
+
+    def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call a function as part of this turn."""
+        token = _current.set(self)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            _current.reset(token)
+
+    async def call_async(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Await a function as part of this turn."""
+        token = _current.set(self)
+        try:
+            return await function(*args, **kwargs)
+        finally:
+            _current.reset(token)
