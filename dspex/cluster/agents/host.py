@@ -259,7 +259,13 @@ class Host:
                 self.inbox.add(key, token, limit=10_000)
                 new.append(key)
         for at in range(0, len(new), LOADS_AT_ONCE):
-            await self._load(new[at : at + LOADS_AT_ONCE])
+            some = new[at : at + LOADS_AT_ONCE]
+            try:
+                await self._load(some)
+            except DspexError:
+                for key in some:  # to be found missing, and taken again
+                    self._end(key)
+                raise
 
     async def _load(self, keys: Sequence[str]) -> None:
         parcels = await self._caller.read("agents.load", keys=keys)

@@ -19,10 +19,11 @@ from distributed import Client, Worker, get_worker
 
 from dspex.cluster.agents.host import Host
 from dspex.cluster.agents.messenger import Messenger
+from dspex.cluster.agents.reaching import Reach
 from dspex.cluster.agents.runtime import Runtime, add_host, remove_host
 from dspex.foundation.ports import Caller
 
-__all__ = ["AgentHost", "Hosting"]
+__all__ = ["AgentHost", "Hosting", "actor_key"]
 
 logger = logging.getLogger("distributed.worker.dspex")
 
@@ -47,6 +48,17 @@ class AgentHost:
         return sorted(_hostings[self._address].host.inbox.cells)
 
 
+def actor_key(address: str) -> str:
+    """The key of the actor of a worker.
+
+    Examples
+    --------
+    >>> actor_key("tcp://a:1")
+    'dspex-host-tcp://a:1'
+    """
+    return f"dspex-host-{address}"
+
+
 @final
 class Hosting:
     """Runs a host on a worker."""
@@ -56,6 +68,7 @@ class Hosting:
         self.address = worker.address
         threads = int(config.get("dspex.agents.threads", 32))
         self.host = Host(caller, worker.address, threads=threads)
+        self._reach = Reach(worker.rpc)
         self.messages = Messenger(caller, self._send)
         self.runtime = Runtime(caller, self.messages, namespace="", host=self.host)
         self.host.runtime = self.runtime
@@ -66,8 +79,7 @@ class Hosting:
     async def _send(self, address: str, blob: bytes) -> bytes:
         if address == self.address:
             return await self.host.arrivals.take(blob)
-        answer: bytes = await self._worker.rpc(address).dspex_host(blob=blob)
-        return answer
+        return await self._reach.send(address, blob)
 
     async def _handle(self, blob: bytes = b"", **unknown: object) -> bytes:
         return await self.host.arrivals.take(blob)
@@ -95,7 +107,7 @@ class Hosting:
                 AgentHost,
                 actor=True,
                 workers=[self.address],
-                key=f"dspex-host-{self.address}",
+                key=actor_key(self.address),
                 pure=False,
             )
         except Exception as error:

@@ -1,49 +1,111 @@
-"""How a client reaches the hosts: straight where it can, else by way of the scheduler.
+"""How a process reaches the hosts: straight where it can, else by way of the scheduler.
 
-Knows: Dask clients and their connections. Must not know: what is sent.
+Knows: Dask's pools of connections. Must not know: what is sent.
+
+A connection is tried for a moment only, and longer each time that it failed: Dask tries a port at
+which nobody listens any more for as long as it is allowed to, and the agents that were there live
+elsewhere by then.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, final
 
 from dask import config
 from distributed import Client
+from distributed.core import send_recv
 
 from dspex.errors import UnavailableError
 
-__all__ = ["sender_to_workers"]
+__all__ = ["Reach", "reach_of"]
+
+FIRST_WITHIN = 0.3
+MOST = 30.0
 
 
-def sender_to_workers(client: Client) -> Callable[[str, bytes], Awaitable[bytes]]:
-    """Make what sends a flight to a worker and gives the answers.
+@final
+class Reach:
+    """Sends flights to workers.
+
+    Parameters
+    ----------
+    pool : distributed.core.ConnectionPool
+    by_way_of : coroutine function of (address, blob), optional
+        Used for a worker that could never be connected to.
+    is_direct : bool
+        Whether workers are connected to at all.
+    """
+
+    def __init__(
+        self,
+        pool: Any,
+        *,
+        by_way_of: Callable[[str, bytes], Awaitable[bytes]] | None = None,
+        is_direct: bool = True,
+    ) -> None:
+        self._pool = pool
+        self._by_way_of = by_way_of
+        self._is_direct = is_direct
+        self._within: dict[str, float] = {}
+        self._reached: set[str] = set()
+
+    async def send(self, address: str, blob: bytes) -> bytes:
+        """Send a flight and give the answers.
+
+        Raises
+        ------
+        OSError
+            Where nobody knows whether it arrived.
+        """
+        if not self._is_direct:
+            assert self._by_way_of is not None
+            return await self._by_way_of(address, blob)
+        within = self._within.get(address, FIRST_WITHIN)
+        try:
+            comm = await self._pool.connect(address, timeout=within)
+        except OSError:
+            self._within[address] = min(2 * within, MOST)
+            if self._by_way_of is None or address in self._reached:
+                raise
+            return await self._by_way_of(address, blob)
+        self._within.pop(address, None)
+        self._reached.add(address)
+        comm.name = "dspex-flights"
+        try:
+            answer: bytes = await send_recv(comm=comm, op="dspex_host", blob=blob)
+        finally:
+            self._pool.reuse(address, comm)
+        return answer
+
+
+def reach_of(client: Client) -> Callable[[str, bytes], Awaitable[bytes]]:
+    """What sends a flight from where a client is.
 
     Whether workers are reached straight is Dask's own setting of a client
-    (``direct_to_workers``), else ``dspex.agents.direct`` of Dask's configuration, else yes; a
-    worker that cannot be connected to is reached by way of the scheduler from then on.
+    (``direct_to_workers``), else ``dspex.agents.direct`` of Dask's configuration, else yes.
     """
     own: Any = client
-    roundabout: set[str] = set()
+
+    async def by_way_of(address: str, blob: bytes) -> bytes:
+        answers = await own.scheduler.broadcast(
+            msg={"op": "dspex_host", "blob": blob}, workers=[address], on_error="return"
+        )
+        answer = answers.get(address)
+        if not isinstance(answer, bytes):
+            raise ConnectionError(f"the scheduler cannot reach {address}: {answer!r}")
+        return answer
+
     is_direct = own.direct_to_workers
     if is_direct is None:
         is_direct = config.get("dspex.agents.direct", True)
+    reach = Reach(own.rpc, by_way_of=by_way_of, is_direct=bool(is_direct))
 
     async def send(address: str, blob: bytes) -> bytes:
         if own.status in ("closing", "closed"):
             raise UnavailableError(
                 "the Dask client of this connection to the foundation is closed; connect again"
             )
-        if is_direct and address not in roundabout:
-            answer: bytes = await own.rpc(address).dspex_host(blob=blob)
-            return answer
-        return await _by_way_of_the_scheduler(own, address, blob)
+        return await reach.send(address, blob)
 
     return send
-
-
-async def _by_way_of_the_scheduler(client: Any, address: str, blob: bytes) -> bytes:
-    answer: bytes = await client.scheduler.proxy(
-        msg={"op": "dspex_host", "blob": blob}, worker=address, serializers=None
-    )
-    return answer

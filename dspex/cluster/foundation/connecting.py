@@ -17,7 +17,7 @@ from distributed import Client, get_client
 from distributed.deploy.cluster import Cluster
 
 from dspex.cluster.agents.messenger import Messenger
-from dspex.cluster.agents.reaching import sender_to_workers
+from dspex.cluster.agents.reaching import reach_of
 from dspex.cluster.agents.runtime import Runtime, remember
 from dspex.cluster.connect import check_cluster, current_client, new_client
 from dspex.cluster.embedded import start_embedded_cluster
@@ -153,13 +153,13 @@ async def _open(
         caller = session_of(client, lease=lease)
         closing.push_async_callback(caller.close)
         await caller.start()
-        messages = Messenger(caller, sender_to_workers(client))
+        messages = Messenger(caller, reach_of(client))
         closing.push_async_callback(messages.close)
         runtime = Runtime(
             caller,
             messages,
             namespace=namespace,
-            asynchronous=client.asynchronous,
+            asynchronous=bridge.asynchronous,
             client=client,
         )
         shared = LedgerBackend(caller, shared=True)

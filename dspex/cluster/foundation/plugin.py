@@ -24,6 +24,7 @@ from typing import Any, final
 from distributed import Scheduler, SchedulerPlugin
 
 from dspex.cluster.agents.doors import Doors
+from dspex.cluster.agents.hosting import actor_key
 from dspex.cluster.foundation.operations import add_health_route, add_metrics
 from dspex.cluster.foundation.server import LedgerServer
 from dspex.cluster.foundation.shim import NAME as WORKER_PLUGIN
@@ -220,12 +221,12 @@ class _Home:
 
     async def _release(self, worker: str) -> None:
         """Have a worker let its actor go, which would keep it from leaving."""
-        state = self._scheduler.workers.get(worker)
-        if state is None or self.server.ledger.members.session_at(worker) is None:
+        is_here = worker in self._scheduler.workers
+        if not is_here or self.server.ledger.members.session_at(worker) is None:
             return
         async with asyncio.timeout(_LEAVE_WITHIN):
             await self._scheduler.rpc(worker).dspex_release()
-            while any(str(each.key).startswith("dspex-host-") for each in state.actors):
+            while actor_key(worker) in self._scheduler.tasks:
                 await asyncio.sleep(_LOOK_EVERY)
 
     def _died(self, worker: str) -> None:

@@ -37,8 +37,8 @@ class Answered(NamedTuple):
 NEW = None
 """A message that has had no effect yet."""
 
-Row = tuple[str, int, dict[int, Answered]]
-"""(sender, the largest number, answers)"""
+Row = tuple[str, int, list[tuple[int, bool, bytes | None, int]]]
+"""(sender, the largest number, (number, *`Answered`) of each that is kept)"""
 
 
 @final
@@ -101,7 +101,11 @@ class Dedup:
     def rows(self) -> list[Row]:
         """All of it, as plain data."""
         return [
-            (sender, last, dict(self._answers.get(sender, {})))
+            (
+                sender,
+                last,
+                [(number, *each) for number, each in self._answers.get(sender, {}).items()],
+            )
             for sender, last in self._last.items()
         ]
 
@@ -112,5 +116,5 @@ class Dedup:
         for sender, last, answers in rows:
             made._last[sender] = last
             if answers:
-                made._answers[sender] = {n: Answered(*each) for n, each in answers.items()}
+                made._answers[sender] = {n: Answered(*each) for n, *each in answers}
         return made
