@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, final
 
 from dspex.agents.answer import AgentFuture
-from dspex.cluster.agents.messenger import AUTO, Answer, Request
+from dspex.cluster.agents.requests import AUTO, Answer, Request
 from dspex.cluster.agents.resident import NO_ARGS, dumps, loads
 from dspex.cluster.agents.runtime import Runtime, current_runtime
 from dspex.cluster.agents.turns import current_turn

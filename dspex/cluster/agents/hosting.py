@@ -19,6 +19,7 @@ from distributed import Client, Worker, get_worker
 
 from dspex.cluster.agents.host import Host
 from dspex.cluster.agents.messenger import Messenger
+from dspex.cluster.agents.pool import Pool
 from dspex.cluster.agents.reaching import Reach
 from dspex.cluster.agents.runtime import Runtime, add_host, remove_host
 from dspex.foundation.ports import Caller
@@ -67,11 +68,10 @@ class Hosting:
         self._worker: Any = worker
         self.address = worker.address
         threads = int(config.get("dspex.agents.threads", 32))
-        self.host = Host(caller, worker.address, threads=threads)
+        self.host = Host(caller, worker.address, pool=Pool(threads))
         self._reach = Reach(worker.rpc)
         self.messages = Messenger(caller, self._send)
         self.runtime = Runtime(caller, self.messages, namespace="", host=self.host)
-        self.host.runtime = self.runtime
         self._client: Any = None
         self._actor: Any = None
         self._acting: asyncio.Task[None] | None = None
@@ -90,7 +90,7 @@ class Hosting:
         add_host(self.address, self.runtime)
         self._worker.handlers["dspex_host"] = self._handle
         self._worker.handlers["dspex_release"] = self._handle_release
-        self.host.start()
+        self.host.start(self.runtime)
         self._acting = asyncio.create_task(self._act(), name="dspex-actor")
 
     async def _act(self) -> None:

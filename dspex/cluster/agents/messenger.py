@@ -14,20 +14,18 @@ import logging
 import secrets
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import Future
 from typing import Any, final
 
-from dspex.errors import (
-    AgentFailedError,
-    AgentLostError,
-    AgentNotFoundError,
-    DeadlineError,
-    DeliveryError,
-    DspexError,
-    StateNotFoundError,
-    UnavailableError,
-    UnsupportedGuaranteeError,
+from dspex.cluster.agents.refusals import (
+    closed_error,
+    cut_off_error,
+    deadline_error,
+    not_found_error,
+    not_once_error,
+    outcome_error,
 )
+from dspex.cluster.agents.requests import AUTO, Answer, Request
+from dspex.errors import DspexError
 from dspex.foundation.agents.messages import (
     AT_LEAST_ONCE,
     AT_MOST_ONCE,
@@ -46,95 +44,15 @@ from dspex.foundation.agents.outbound import Outbound, Posted
 from dspex.foundation.ledger.wire import rebuilt_error
 from dspex.foundation.ports import Caller
 
-__all__ = ["AUTO", "Answer", "Messenger", "Request"]
+__all__ = ["Messenger"]
 
 logger = logging.getLogger("dspex.agents")
-
-AUTO = 3
-"""Exactly once where the receiver keeps its state, else at most once."""
 
 HOLD = 0.02
 POLL_HOLD = 2.0
 ANSWER_WITHIN = 30.0
 
 LOCATE_AT_ONCE = 5_000
-
-
-@final
-class Answer:
-    """What came back, as it came: decoded in the thread of whoever asks."""
-
-    __slots__ = ("is_ok", "payload")
-
-    def __init__(self, is_ok: bool, payload: bytes) -> None:
-        self.is_ok = is_ok
-        self.payload = payload
-
-
-@final
-class Request:
-    """A call on its way.
-
-    Parameters
-    ----------
-    key : str
-    method : str
-    args : bytes
-    flags : int
-        Delivery (`AUTO` too), `CAST`, `CONTROL`.
-    future : Future, optional
-        Gets an `Answer` or an error.
-    done : callable, optional
-        Called in place of it, with an error or None, on the loop.
-    timeout : float, optional
-        Seconds.
-    sender, number, below
-        Of an agent that sends exactly once; else this session numbers it.
-    """
-
-    __slots__ = (
-        "args",
-        "below",
-        "deadline",
-        "done",
-        "flags",
-        "future",
-        "key",
-        "message",
-        "method",
-        "number",
-        "sender",
-        "timeout",
-        "timer",
-    )
-
-    def __init__(
-        self,
-        key: str,
-        method: str,
-        args: bytes,
-        flags: int,
-        *,
-        future: Future[Any] | None = None,
-        done: Callable[[Any], None] | None = None,
-        timeout: float | None = None,
-        sender: str = "",
-        number: int = 0,
-        below: int = 0,
-    ) -> None:
-        self.key = key
-        self.method = method
-        self.args = args
-        self.flags = flags
-        self.future = future
-        self.done = done
-        self.timeout = timeout
-        self.deadline: float | None = None
-        self.sender = sender
-        self.number = number
-        self.below = below
-        self.message: Message | None = None
-        self.timer: asyncio.TimerHandle | None = None
 
 
 @final
@@ -181,7 +99,7 @@ class Messenger:
             try:
                 self._loop.call_soon_threadsafe(self._take_all)
             except RuntimeError:
-                self._fail(request, _closed())
+                self._fail(request, closed_error())
 
     def deliver(
         self,
@@ -221,7 +139,7 @@ class Messenger:
 
     def _take(self, request: Request) -> None:
         if self._closed:
-            self._fail(request, _closed())
+            self._fail(request, closed_error())
             return
         if request.timeout is not None:
             request.deadline = self._caller.now() + request.timeout
@@ -248,7 +166,7 @@ class Messenger:
                 delivery = AT_LEAST_ONCE  # of an agent's own messages: as much as there can be
                 request.flags = request.flags & ~DELIVERY | delivery
             else:
-                self._fail(request, _not_once(key))
+                self._fail(request, not_once_error(key))
                 return
         left = None
         if request.deadline is not None:
@@ -352,11 +270,7 @@ class Messenger:
             if request is not None:
                 self._fail(
                     request,
-                    DeliveryError(
-                        f"the worker {address} was lost, or was not sure of its lease, while "
-                        f"{message.method} was on its way at most once ({error!r}); whether it "
-                        "took effect is not known; look, and call again where it did not"
-                    ),
+                    cut_off_error(address, message, error),
                 )
         self._pump()
 
@@ -408,10 +322,7 @@ class Messenger:
                 waiting.remove(request)
         self._fail(
             request,
-            DeadlineError(
-                f"{request.method} of {request.key.partition(':')[2]!r} was not answered within "
-                f"{request.timeout:g} s; {words}; allow more time, or look at the agent's status()"
-            ),
+            deadline_error(request, words),
         )
 
     def cancel(self, request: Request) -> None:
@@ -477,15 +388,12 @@ class Messenger:
         if place is None:
             self._give_up(
                 key,
-                AgentNotFoundError(
-                    f"there is no agent {key.partition(':')[2]!r} (any more); list_agents() lists "
-                    "those there are"
-                ),
+                not_found_error(key),
             )
             return
         status, host, reason, persistence = place
         if status in ("lost", "failed"):
-            self._give_up(key, _outcome(key, status, reason, persistence))
+            self._give_up(key, outcome_error(key, status, reason, persistence))
             return
         self._kept[key] = persistence is not None
         if host:
@@ -530,35 +438,6 @@ class Messenger:
             requests += waiting
         requests += self._inbox
         for request in requests:
-            self._fail(request, _closed())
+            self._fail(request, closed_error())
         self._requests.clear()
         self._unresolved.clear()
-
-
-def _closed() -> UnavailableError:
-    return UnavailableError(
-        "this connection to the foundation is closed; whether a call under way took effect is not "
-        "known; connect again"
-    )
-
-
-def _not_once(key: str) -> UnsupportedGuaranteeError:
-    return UnsupportedGuaranteeError(
-        f"exactly_once needs a receiver that keeps its state; {key.partition(':')[2]!r} has no "
-        'persistence; create it with persistence="cluster_replicated" or "durable", or use '
-        'delivery="at_least_once"'
-    )
-
-
-def _outcome(key: str, status: str, reason: str, persistence: str | None) -> DspexError:
-    name = key.partition(":")[2]
-    if status == "failed":
-        return AgentFailedError(
-            f"the agent {name!r} answers no more: {reason}; mend it, stop it, and create it again"
-        )
-    if persistence == "cluster_replicated" and "memory" in reason:
-        return StateNotFoundError(
-            f"the agent {name!r} is lost: {reason}; stop it and create it again, and use "
-            'persistence="durable" for what must outlive the scheduler'
-        )
-    return AgentLostError(f"the agent {name!r} is lost: {reason}; stop it and create it again")

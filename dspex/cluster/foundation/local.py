@@ -14,6 +14,7 @@ import psutil
 
 from dspex.cluster.agents.host import Host
 from dspex.cluster.agents.messenger import Messenger
+from dspex.cluster.agents.pool import Pool
 from dspex.cluster.agents.runtime import Runtime, remember
 from dspex.cluster.foundation.bridge import LoopBridge, LoopThread
 from dspex.cluster.foundation.calls import LedgerCaller
@@ -59,12 +60,11 @@ async def open_local(
 
         member = LedgerCaller(server.handle, kind="worker", name="local", lease=lease, on_open=join)
         stack.push_async_callback(member.close)
-        host = Host(member, "local", threads=32)
+        host = Host(member, "local", pool=Pool(32))
         await member.start()
         inner = Messenger(member, send)
         stack.push_async_callback(inner.close)
-        host.runtime = Runtime(member, inner, namespace=namespace, host=host)
-        host.start()
+        host.start(Runtime(member, inner, namespace=namespace, host=host))
         stack.push_async_callback(host.close)
         caller = LedgerCaller(
             server.handle, kind="client", name=f"{machine}:{os.getpid()}", lease=lease

@@ -132,7 +132,7 @@ class _Home:
             scheduler,
             leave=self._leave,
             died=self._died,
-            is_needed=lambda: self.server.ledger.agents.count > 0,
+            is_needed=lambda: self.server.ledger.agents.reading.count > 0,
         )
 
     async def start(self, quotas: Mapping[str, Mapping[str, float | None]]) -> None:
@@ -208,11 +208,11 @@ class _Home:
         ledger = self.server.ledger
         for worker in workers:
             self.server.take(partial(ledger.drain, worker))
-        left = sum(map(ledger.agents.count_at, workers))
+        left = sum(map(ledger.agents.reading.count_at, workers))
         since = time.monotonic()
         while left and time.monotonic() - since < _LEAVE_WITHIN:
             await asyncio.sleep(_LOOK_EVERY)
-            before, left = left, sum(map(ledger.agents.count_at, workers))
+            before, left = left, sum(map(ledger.agents.reading.count_at, workers))
             if left < before:
                 since = time.monotonic()
         if left:

@@ -220,7 +220,7 @@ class Inbox:
                 cell.mailbox = deque()
             cell.mailbox.append(letter)
 
-    def take(self, cell: Cell, now: float) -> list[Letter]:
+    def take(self, cell: Cell, now: float, runs_alone: Callable[[Letter], bool]) -> list[Letter]:
         """Messages to run in a row; none where it is busy, or not to run now."""
         mailbox = cell.mailbox
         if not mailbox or cell.is_busy or cell.phase != READY:
@@ -231,16 +231,17 @@ class Inbox:
             if letter.deadline is not None and letter.deadline < now:
                 self._refuse(cell, letter, _too_late(letter))
                 continue
+            if runs_alone(letter):
+                if taken:
+                    mailbox.appendleft(letter)
+                else:
+                    taken.append(letter)
+                break
             taken.append(letter)
         if not mailbox:
             cell.mailbox = None
         cell.is_busy = bool(taken)
         return taken
-
-    def put_back(self, cell: Cell, letters: list[Letter]) -> None:
-        """Have messages that were taken and not run wait again, before all others."""
-        if letters:
-            cell.mailbox = deque((*letters, *(cell.mailbox or ())))
 
     def withdraw(self, cell: Cell, matches: Callable[[Letter], bool]) -> bool:
         """Drop the messages that match, if they have not begun."""

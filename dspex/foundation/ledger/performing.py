@@ -135,7 +135,7 @@ def _members_drain(turn: Turn, session: str, number: int, args: _Args) -> Any:
         turn.settle()
     else:
         turn.drain(args["address"])
-    return {"agents": turn.agents.count_at(args["address"])}
+    return {"agents": turn.agents.reading.count_at(args["address"])}
 
 
 def _members_list(turn: Turn, session: str, number: int, args: _Args) -> Any:

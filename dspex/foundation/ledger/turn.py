@@ -161,7 +161,7 @@ class Turn:
         KeyNotFoundError
         """
         self.members.drain(address, self.emit)
-        self.agents.move(self.agents.keys_at(address), "", self.emit)
+        self.agents.move(self.agents.reading.keys_at(address), "", self.emit)
 
     def end_worker(self, address: str, *, fence: float = 0.0) -> None:
         """End what lies on a worker, or is tied to it."""

@@ -23,14 +23,14 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from typing import Any, final
 
 from dspex.errors import (
-    AgentExistsError,
-    AgentNotFoundError,
     InvalidRequestError,
     SessionExpiredError,
-    UnsatisfiableRequestError,
 )
+from dspex.foundation.ledger.agents.border import check_turn, checked_agents, refuse_taken
+from dspex.foundation.ledger.agents.creations import Creations
 from dspex.foundation.ledger.agents.placing import Placing
-from dspex.foundation.ledger.agents.population import Population
+from dspex.foundation.ledger.agents.population import TAGS, Population
+from dspex.foundation.ledger.agents.reading import Reading
 from dspex.foundation.ledger.agents.record import NOWHERE, OUTCOMES, Agent, Spec
 from dspex.foundation.ledger.amounts import NOTHING
 from dspex.foundation.ledger.events import Emit, Event, Token
@@ -59,24 +59,7 @@ class Agents:
     resources : Resources
     """
 
-    tags = frozenset(
-        {
-            "code",
-            "agents",
-            "placed",
-            "moving",
-            "fenced",
-            "held",
-            "restarted",
-            "turns",
-            "started",
-            "ended",
-            "kept",
-            "gone",
-            "member",
-            "free",
-        }
-    )
+    tags = TAGS | {"member", "free"}
 
     def __init__(self, sessions: Sessions, members: Members, resources: Resources) -> None:
         self._sessions = sessions
@@ -89,142 +72,8 @@ class Agents:
             lambda key: self._known.agents[key].host if key in self._known.agents else "",
         )
         self._is_settled = True
-        self._unready: dict[_Call, set[str]] = {}
-        self._creations: dict[str, list[_Call]] = {}
-        self._failures: dict[_Call, list[Any]] = {}
-        self._loads: dict[str, Mapping[str, int]] = {}
-
-    # --- reading -----------------------------------------------------------------------------
-
-    @property
-    def count(self) -> int:
-        """How many there are."""
-        return len(self._known.agents)
-
-    def count_at(self, address: str) -> int:
-        """How many are at a host."""
-        return len(self._known.at.get(address, ()))
-
-    def census(self) -> dict[str, Any]:
-        """How many are in which state, and who waits for what."""
-        states: dict[str, int] = {}
-        waiting: dict[str, str] = {}
-        for key, agent in self._known.agents.items():
-            states[agent.status] = states.get(agent.status, 0) + 1
-            if not agent.host and len(waiting) < 100:
-                waiting[key] = f"{agent.status}: {agent.reason}"
-        return {"states": states, "unplaced": waiting}
-
-    def get(self, key: str) -> Agent:
-        """Find an agent.
-
-        Raises
-        ------
-        AgentNotFoundError
-        """
-        found = self._known.agents.get(key)
-        if found is None:
-            raise AgentNotFoundError(
-                f"there is no agent {key.partition(':')[2]!r}; list_agents() lists those there "
-                "are; it may have been stopped"
-            )
-        return found
-
-    def locate(self, keys: Iterable[str]) -> list[tuple[Any, ...] | None]:
-        """(status, host, reason, persistence) of agents; None of one that is not there."""
-        found = [self._known.agents.get(key) for key in keys]
-        return [
-            None if each is None else (each.status, each.host, each.reason, each.spec.persistence)
-            for each in found
-        ]
-
-    def at_host(self, session: str) -> list[tuple[str, Token, str]]:
-        """(key, incarnation, status) of all that are at the host of a session."""
-        address = self._members.address_of(session)
-        keys = self._known.at.get(address or "", ())
-        return [
-            (agent.key, agent.incarnation, agent.status)
-            for agent in map(self._known.agents.__getitem__, keys)
-        ]
-
-    def load(self, session: str, keys: Iterable[str]) -> list[Any]:
-        """All that the host of a session needs to make its agents; None of those not its own."""
-        address = self._members.address_of(session)
-        return [
-            self._parcel(agent)
-            if (agent := self._known.agents.get(key)) is not None and agent.host == address
-            else None
-            for key in keys
-        ]
-
-    @staticmethod
-    def _parcel(agent: Agent) -> dict[str, Any]:
-        return {
-            "token": agent.incarnation,
-            "spec": agent.spec.fields,
-            "args": agent.args,
-            "started": agent.started,
-            "state": agent.state,
-            "dedup": None if agent.dedup is None else agent.dedup.rows(),
-            "outbox": None if agent.outbox is None else list(agent.outbox.values()),
-            "sent": agent.sent,
-            "parcel": agent.parcel,
-        }
-
-    def code(self, digest: str) -> bytes | None:
-        """A pickled class."""
-        return self._known.codes.get(digest)
-
-    def state(self, key: str) -> tuple[dict[str, bytes] | None, str, bool]:
-        """What an agent has kept, how, and whether it was ever made."""
-        agent = self.get(key)
-        return agent.state, str(agent.spec.persistence), agent.started
-
-    def listing(
-        self, prefix: str, capabilities: Sequence[str], match: str, limit: int | None
-    ) -> list[dict[str, Any]]:
-        """Agents whose keys begin so, with all or any of the capabilities, least loaded first."""
-        keys: Iterable[str]
-        if capabilities:
-            sets = [set(self._known.capable(each)) for each in capabilities]
-            keys = set.intersection(*sets) if match == "all" else set.union(*sets)
-        else:
-            keys = self._known.agents
-        found = [self._known.agents[key] for key in keys if key.startswith(prefix)]
-        rows = [(self._load_of(agent), agent) for agent in found]
-        rows.sort(key=lambda row: (row[0], row[1].key))
-        return [self._row(agent, load) for (_, load, _), agent in rows[:limit]]
-
-    def row(self, key: str) -> dict[str, Any]:
-        """What is told of an agent.
-
-        Raises
-        ------
-        AgentNotFoundError
-        """
-        agent = self.get(key)
-        return self._row(agent, self._load_of(agent)[1])
-
-    def _load_of(self, agent: Agent) -> tuple[bool, int, int]:
-        load = self._loads.get(agent.host, {}).get(agent.key, 0)
-        worker = self._resources.fleet.get(agent.host)
-        return agent.status in OUTCOMES, load, worker.load if worker else 0
-
-    @staticmethod
-    def _row(agent: Agent, load: int) -> dict[str, Any]:
-        return {
-            "key": agent.key,
-            "name": agent.spec.name,
-            "status": agent.status,
-            "reason": agent.reason,
-            "host": agent.host,
-            "incarnation": agent.incarnation,
-            "persistence": agent.spec.persistence,
-            "failover": agent.spec.failover,
-            "capabilities": agent.spec.capabilities,
-            "load": load,
-            "restarts": len(agent.restarts),
-        }
+        self._creations = Creations()
+        self.reading = Reading(self._known, members, resources.fleet)
 
     # --- creating ----------------------------------------------------------------------------
 
@@ -245,31 +94,18 @@ class Agents:
         ------
         InvalidRequestError, AgentExistsError, UnsatisfiableRequestError
         """
-        if call in self._unready:
+        if call in self._creations:
             return None
         spec = Spec.checked(fields)
-        agents = [_checked_agent(each) for each in made]
-        if len({key for key, _ in agents}) < len(agents):
-            raise InvalidRequestError("an id is given once in a creation; got one twice")
+        agents = checked_agents(made)
         known = self._known.agents
-        there = [key for key, _ in agents if key in known]
-        if there and on_conflict != "existing":
-            raise AgentExistsError(
-                f"an id names one agent; {there[0].partition(':')[2]!r} is there already"
-                + (f", and {len(there) - 1} more" if len(there) > 1 else "")
-                + '; use another id, or on_conflict="existing"'
-            )
-        other = [key for key in there if known[key].spec.name != spec.name]
-        if other:
-            raise AgentExistsError(
-                f"an existing agent is taken if it is of the same class; {other[0]!r} is a "
-                f"{known[other[0]].spec.name}, not a {spec.name}; use another id"
-            )
+        there = {key: known[key].spec.name for key, _ in agents if key in known}
+        refuse_taken(there, spec.name, is_welcome=on_conflict == "existing")
         if len(known) + len(agents) - len(there) > MAX_AGENTS:
             raise InvalidRequestError(f"there are at most {MAX_AGENTS:,} agents; stop some")
         if spec.fields["class"] not in self._known.codes and code is None:
             raise InvalidRequestError("a class that is new here is sent along")
-        self._refuse_impossible(spec)
+        spec.refuse_impossible(self._resources.fleet)
         new = [each for each in agents if each[0] not in known]
         if new:
             if spec.fields["class"] not in self._known.codes:
@@ -280,40 +116,9 @@ class Agents:
             key for key, _ in agents if not known[key].started and known[key].status not in OUTCOMES
         }
         if not unready:
-            return {"created": len(new), "failed": []}
-        self._unready[call] = unready
-        for key in unready:
-            self._creations.setdefault(key, []).append(call)
+            return {"failed": []}
+        self._creations.wait(call, unready)
         return None
-
-    def cancel(self, call: _Call) -> None:
-        """Forget a creation that nobody waits for any more; its agents stay."""
-        self._unready.pop(call, None)
-        self._failures.pop(call, None)
-
-    def _refuse_impossible(self, spec: Spec) -> None:
-        fleet = self._resources.fleet
-        if len(fleet) and not fleet.could_give(spec.amounts, spec.labels):
-            raise UnsatisfiableRequestError(
-                f"no worker could give {spec.amounts} for an agent"
-                + (f" with the labels {sorted(spec.labels)}" if spec.labels else "")
-                + " if it were idle; ask for less, or add larger workers"
-            )
-
-    def _is_made(self, keys: Iterable[str], emit: Emit, failure: Any = None) -> None:
-        """Tell those who wait for agents that they are made, or cannot be."""
-        for key in keys:
-            for call in self._creations.pop(key, ()):
-                unready = self._unready.get(call)
-                if unready is None:
-                    continue
-                unready.discard(key)
-                if failure is not None:
-                    self._failures.setdefault(call, []).append([key, failure])
-                if not unready:
-                    del self._unready[call]
-                    failed = self._failures.pop(call, [])
-                    emit(("reply", *call, True, {"created": 0, "failed": failed}))
 
     # --- placing -----------------------------------------------------------------------------
 
@@ -399,7 +204,7 @@ class Agents:
         fence : float
             Seconds for which it may still believe in its lease; 0.0 where it cannot.
         """
-        self._loads.pop(address, None)
+        self.reading.loads.pop(address, None)
         keys = list(self._known.at.get(address, ()))
         if not keys:
             return
@@ -455,7 +260,7 @@ class Agents:
         if keys is None:
             keys = [key for key, lost in held.items() if lost == address]
         for key in keys:
-            agent = self.get(key)
+            agent = self.reading.get(key)
             if held.get(key) != address:
                 raise InvalidRequestError(
                     f"what is recovered waits for it since {address} was lost; the agent {key!r} "
@@ -495,16 +300,12 @@ class Agents:
             )
         groups: dict[str, list[str]] = {}
         for key in keys:
-            agent = self.get(key)
+            agent = self.reading.get(key)
             if agent.status in ("running", "starting") and agent.host != target:
                 groups.setdefault(agent.host, []).append(key)
         for host, some in groups.items():
             emit(("moving", host, target, some))
         return [key for some in groups.values() for key in some]
-
-    def keys_at(self, address: str) -> list[str]:
-        """Keys of the agents at a host."""
-        return list(self._known.at.get(address, ()))
 
     def end(self, keys: Iterable[str], reason: str, emit: Emit) -> int:
         """Stop agents, wherever they are; gives how many there were."""
@@ -545,7 +346,7 @@ class Agents:
         """
         address = self._host_of(session)
         for turn in turns:
-            _check_turn(turn)
+            check_turn(turn)
         refused: list[tuple[int, str]] = []
         broken: set[str] = set()
         durable: list[Mapping[str, Any]] = []
@@ -588,7 +389,7 @@ class Agents:
         if durable:
             emit(("turns", durable))
         if made:
-            self._is_made(made, emit)
+            self._creations.made(made, emit)
         if ended:
             self.end(ended, "stopped", emit)
         if leaving:
@@ -627,7 +428,7 @@ class Agents:
                 emit(("placed", "", "failed", words, NOWHERE, [key]))
             else:
                 self.end([key], "it could not be made", emit)
-            self._is_made([key], emit, payload)
+            self._creations.made([key], emit, payload)
 
     def retake(
         self, session: str, keys: Iterable[str], token: Callable[[], Token], emit: Emit
@@ -641,14 +442,17 @@ class Agents:
 
     def report(self, session: str, loads: Mapping[str, int]) -> None:
         """Take the lengths of the mailboxes at a host that are not empty."""
-        self._loads[self._host_of(session)] = loads
+        self.reading.loads[self._host_of(session)] = loads
 
     # --- the state ---------------------------------------------------------------------------
 
+    def cancel(self, call: _Call) -> None:
+        """Forget a creation that nobody waits for any more; its agents stay."""
+        self._creations.cancel(call)
+
     def session_gone(self, session: str) -> None:
         """Forget who waits for agents to be made."""
-        for call in [each for each in self._unready if each[0] == session]:
-            self.cancel(call)
+        self._creations.session_gone(session)
 
     def apply(self, event: Event, now: float) -> None:
         """Take what happened."""
@@ -667,43 +471,3 @@ class Agents:
         for address, keys in self._known.at.items():
             for key in keys:
                 assert self._known.agents[key].host == address
-
-
-def _checked_agent(made: Any) -> tuple[str, bytes]:
-    if isinstance(made, list | tuple) and len(made) == 2:
-        key, args = made
-        is_key = isinstance(key, str) and 2 <= len(key) <= 512 and key.isprintable() and ":" in key
-        if is_key and isinstance(args, bytes):
-            return key, args
-    raise InvalidRequestError(
-        f"an agent is a key of at most 512 printable characters and its arguments; got {made!r:.80}"
-    )
-
-
-def _check_turn(turn: Any) -> None:
-    if not (
-        isinstance(turn, dict)
-        and isinstance(turn.get("a"), str)
-        and isinstance(turn.get("i"), list | tuple)
-        and isinstance(turn.get("s", {}), dict)
-        and isinstance(turn.get("d", ()), list | tuple)
-        and isinstance(turn.get("k", ()), list | tuple)
-        and isinstance(turn.get("n", 0), int)
-        and _is_answer(turn.get("r"))
-        and all(
-            isinstance(each, list | tuple) and len(each) == 5 and isinstance(each[0], int)
-            for each in turn.get("o", ())
-        )
-    ):
-        raise InvalidRequestError(f"a turn is a map of what it changed; got {turn!r:.120}")
-
-
-def _is_answer(answer: Any) -> bool:
-    return answer is None or (
-        isinstance(answer, list | tuple)
-        and len(answer) == 6
-        and isinstance(answer[0], str)
-        and isinstance(answer[1], int)
-        and isinstance(answer[2], int)
-        and (answer[4] is None or isinstance(answer[4], bytes))
-    )

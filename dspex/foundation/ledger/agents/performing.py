@@ -61,35 +61,37 @@ def _report(turn: Turn, session: str, number: int, args: _Args) -> Any:
 
 
 def _at_host(turn: Turn, session: str, number: int, args: _Args) -> Any:
-    return turn.agents.at_host(session)
+    return turn.agents.reading.at_host(session)
 
 
 def _load(turn: Turn, session: str, number: int, args: _Args) -> Any:
-    return turn.agents.load(session, args["keys"])
+    return turn.agents.reading.load(session, args["keys"])
 
 
 def _code(turn: Turn, session: str, number: int, args: _Args) -> Any:
-    return turn.agents.code(args["digest"])
+    return turn.agents.reading.code(args["digest"])
 
 
 def _locate(turn: Turn, session: str, number: int, args: _Args) -> Any:
     # A place that is taken back is no harm: who goes there is sent away.
     turn.depends = 0
-    return turn.agents.locate(args["keys"])
+    return turn.agents.reading.locate(args["keys"])
 
 
 def _list(turn: Turn, session: str, number: int, args: _Args) -> Any:
     if args["match"] not in ("any", "all"):
         raise InvalidRequestError(f'match is "any" or "all"; got {args["match"]!r:.80}')
-    return turn.agents.listing(args["prefix"], args["capabilities"], args["match"], args["limit"])
+    return turn.agents.reading.listing(
+        args["prefix"], args["capabilities"], args["match"], args["limit"]
+    )
 
 
 def _row(turn: Turn, session: str, number: int, args: _Args) -> Any:
-    return turn.agents.row(args["key"])
+    return turn.agents.reading.row(args["key"])
 
 
 def _state(turn: Turn, session: str, number: int, args: _Args) -> Any:
-    return turn.agents.state(args["key"])
+    return turn.agents.reading.state(args["key"])
 
 
 def _move(turn: Turn, session: str, number: int, args: _Args) -> Any:
@@ -97,7 +99,7 @@ def _move(turn: Turn, session: str, number: int, args: _Args) -> Any:
 
 
 def _clear(turn: Turn, session: str, number: int, args: _Args) -> Any:
-    keys = turn.agents.keys_at(args["address"])
+    keys = turn.agents.reading.keys_at(args["address"])
     return len(turn.agents.move(keys, "", turn.emit))
 
 

@@ -30,7 +30,7 @@ from dspex.foundation.agents.dedup import Dedup
 from dspex.foundation.ledger.agents.record import Agent, Outgoing, Spec
 from dspex.foundation.ledger.events import Event
 
-__all__ = ["Population", "sender_of"]
+__all__ = ["TAGS", "Population", "sender_of"]
 
 _IN_A_SNAPSHOT = 500
 
@@ -316,3 +316,5 @@ _APPLY: Mapping[str, Callable[[Population, Event, float], None]] = {
     "kept": Population._kept,
     "gone": Population._gone,
 }
+
+TAGS = frozenset(_APPLY)

@@ -12,10 +12,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, final
 
-from dspex.errors import InvalidRequestError, UnsupportedGuaranteeError
+from dspex.errors import (
+    InvalidRequestError,
+    UnsatisfiableRequestError,
+    UnsupportedGuaranteeError,
+)
 from dspex.foundation.agents.dedup import Answered, Dedup
 from dspex.foundation.ledger.amounts import Amounts, amounts_from
 from dspex.foundation.ledger.events import Token
+from dspex.foundation.ledger.fleet import Fleet
 from dspex.foundation.ledger.placement import ALIASES, PLACEMENTS
 
 __all__ = ["NOWHERE", "OUTCOMES", "STATUSES", "Agent", "Outgoing", "Spec"]
@@ -110,6 +115,20 @@ class Spec:
             frozenset(fields["labels"]),
             tuple(fields["capabilities"]),
         )
+
+    def refuse_impossible(self, fleet: Fleet) -> None:
+        """Refuse what no worker that is here could give.
+
+        Raises
+        ------
+        UnsatisfiableRequestError
+        """
+        if len(fleet) and not fleet.could_give(self.amounts, self.labels):
+            raise UnsatisfiableRequestError(
+                f"no worker could give {self.amounts} for an agent"
+                + (f" with the labels {sorted(self.labels)}" if self.labels else "")
+                + " if it were idle; ask for less, or add larger workers"
+            )
 
     def refuse_memory(self, is_durable: bool) -> None:
         """Refuse what the journal cannot give.

@@ -1,0 +1,86 @@
+"""What a caller hears where no answer comes: the rule, the values, the remedy.
+
+Knows: words. Must not know: when each is said.
+"""
+
+from __future__ import annotations
+
+from dspex.cluster.agents.requests import Request
+from dspex.errors import (
+    AgentFailedError,
+    AgentLostError,
+    AgentNotFoundError,
+    DeadlineError,
+    DeliveryError,
+    DspexError,
+    StateNotFoundError,
+    UnavailableError,
+    UnsupportedGuaranteeError,
+)
+from dspex.foundation.agents.messages import Message
+
+__all__ = [
+    "closed_error",
+    "cut_off_error",
+    "deadline_error",
+    "not_found_error",
+    "not_once_error",
+    "outcome_error",
+]
+
+
+def cut_off_error(address: str, message: Message, error: BaseException | None) -> DeliveryError:
+    """Of a message that is sent at most once, and of which no answer came."""
+    return DeliveryError(
+        f"the worker {address} was lost, or was not sure of its lease, while {message.method} was "
+        f"on its way at most once ({error!r}); whether it took effect is not known; look, and call "
+        "again where it did not"
+    )
+
+
+def deadline_error(request: Request, words: str) -> DeadlineError:
+    """Of a call that was not answered in time."""
+    return DeadlineError(
+        f"{request.method} of {request.key.partition(':')[2]!r} was not answered within "
+        f"{request.timeout:g} s; {words}; allow more time, or look at the agent's status()"
+    )
+
+
+def not_found_error(key: str) -> AgentNotFoundError:
+    """Of a call to an agent that is not there."""
+    return AgentNotFoundError(
+        f"there is no agent {key.partition(':')[2]!r} (any more); list_agents() lists those there "
+        "are"
+    )
+
+
+def closed_error() -> UnavailableError:
+    """Of a call on a connection that is closed."""
+    return UnavailableError(
+        "this connection to the foundation is closed; whether a call under way took effect is not "
+        "known; connect again"
+    )
+
+
+def not_once_error(key: str) -> UnsupportedGuaranteeError:
+    """Of exactly once to an agent that keeps nothing."""
+    return UnsupportedGuaranteeError(
+        f"exactly_once needs a receiver that keeps its state; {key.partition(':')[2]!r} has no "
+        'persistence; create it with persistence="cluster_replicated" or "durable", or use '
+        'delivery="at_least_once"'
+    )
+
+
+def outcome_error(key: str, status: str, reason: str, persistence: str | None) -> DspexError:
+    """Of a call to an agent that answers no more."""
+    name = key.partition(":")[2]
+    if status == "failed":
+        return AgentFailedError(
+            f"the agent {name!r} answers no more: {reason}; mend it, stop it, and create it again"
+        )
+    if persistence == "cluster_replicated" and "memory" in reason:
+        return StateNotFoundError(
+            f"the agent {name!r} is lost: {reason}; stop it and create it again, and use "
+            'persistence="durable" for what must outlive the scheduler'
+        )
+    return AgentLostError(f"the agent {name!r} is lost: {reason}; stop it and create it again")

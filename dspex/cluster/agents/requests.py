@@ -1,0 +1,95 @@
+"""Calls that are on their way, and what comes back.
+
+Knows: the fields. Must not know: how a call travels.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, final
+
+from dspex.foundation.agents.messages import Message
+
+__all__ = ["AUTO", "Answer", "Request"]
+
+AUTO = 3
+"""Exactly once where the receiver keeps its state, else at most once."""
+
+
+@final
+class Answer:
+    """What came back, as it came: decoded in the thread of whoever asks."""
+
+    __slots__ = ("is_ok", "payload")
+
+    def __init__(self, is_ok: bool, payload: bytes) -> None:
+        self.is_ok = is_ok
+        self.payload = payload
+
+
+@final
+class Request:
+    """A call on its way.
+
+    Parameters
+    ----------
+    key : str
+    method : str
+    args : bytes
+    flags : int
+        Delivery (`AUTO` too), `CAST`, `CONTROL`.
+    future : Future, optional
+        Gets an `Answer` or an error.
+    done : callable, optional
+        Called in place of it, with an error or None, on the loop.
+    timeout : float, optional
+        Seconds.
+    sender, number, below
+        Of an agent that sends exactly once; else this session numbers it.
+    """
+
+    __slots__ = (
+        "args",
+        "below",
+        "deadline",
+        "done",
+        "flags",
+        "future",
+        "key",
+        "message",
+        "method",
+        "number",
+        "sender",
+        "timeout",
+        "timer",
+    )
+
+    def __init__(
+        self,
+        key: str,
+        method: str,
+        args: bytes,
+        flags: int,
+        *,
+        future: Future[Any] | None = None,
+        done: Callable[[Any], None] | None = None,
+        timeout: float | None = None,
+        sender: str = "",
+        number: int = 0,
+        below: int = 0,
+    ) -> None:
+        self.key = key
+        self.method = method
+        self.args = args
+        self.flags = flags
+        self.future = future
+        self.done = done
+        self.timeout = timeout
+        self.deadline: float | None = None
+        self.sender = sender
+        self.number = number
+        self.below = below
+        self.message: Message | None = None
+        self.timer: asyncio.TimerHandle | None = None

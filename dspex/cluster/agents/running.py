@@ -1,0 +1,434 @@
+"""Turns of a host's agents: who may run, in which thread, and what follows on the end of a turn.
+
+Knows: the inbox, residents, threads and a loop, commits. Must not know: what is placed here, Dask.
+
+All that decides happens on one loop. Turns run in threads, those of coroutine methods on the loop.
+Answers leave when the ledger has the turn, and not even then when this host can no longer be sure
+of its lease.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any, Protocol, final
+
+from dspex.cluster.agents.arrivals import Arrivals
+from dspex.cluster.agents.committing import Committer, Pending
+from dspex.cluster.agents.making import Made
+from dspex.cluster.agents.pool import STUCK_AFTER, Pool
+from dspex.cluster.agents.resident import Outcome, Resident, dumps
+from dspex.cluster.agents.timers import Timers
+from dspex.cluster.agents.turns import Timer, TurnContext
+from dspex.errors import DeliveryError, DspexError, SessionExpiredError
+from dspex.foundation.agents.dedup import Answered, Dedup
+from dspex.foundation.agents.inbox import READY, Cell, Inbox, Letter
+from dspex.foundation.agents.messages import (
+    AT_MOST_ONCE,
+    CANCEL,
+    CAST,
+    CONTROL,
+    DELIVERY,
+    DONE,
+    ELSEWHERE,
+    EXACTLY_ONCE,
+    RAISED,
+    REFUSED,
+    Message,
+)
+from dspex.foundation.ledger.agents.population import sender_of
+from dspex.foundation.ledger.wire import error_payload
+from dspex.foundation.ports import Caller
+
+__all__ = ["Messages", "Running"]
+
+
+class Messages(Protocol):
+    """What is needed of the way to other agents."""
+
+    def deliver(
+        self,
+        target: str,
+        method: str,
+        args: bytes,
+        *,
+        sender: str,
+        number: int,
+        done: Callable[[DspexError | None], None],
+    ) -> None:
+        """Send a message of an agent exactly once; `done` hears when it has had its effect."""
+
+
+@final
+class Running:
+    """Runs the agents of a host.
+
+    Parameters
+    ----------
+    caller : Caller
+        The member's session.
+    pool : Pool
+        For turns that may block.
+    control : coroutine function of (cell, letter)
+        Does what a handle asks of the host.
+    retake : coroutine function of keys
+        Has agents made anew from what was committed.
+    """
+
+    def __init__(
+        self,
+        caller: Caller,
+        pool: Pool,
+        *,
+        control: Callable[[Cell, Letter], Coroutine[Any, Any, None]],
+        retake: Callable[[Sequence[str]], Awaitable[None]],
+    ) -> None:
+        self._caller = caller
+        self._pool = pool
+        self._control = control
+        self._retake = retake
+        self.arrivals = Arrivals(self._accept, self._flush_runnable, self.may_answer)
+        self.inbox = Inbox(self.arrivals.answer)
+        self.commits = Committer(caller, self)
+        self.timers = Timers(self._ring)
+        self.runtime: Any = None  # through which turns reach others; given by whoever runs us
+        self._runnable: dict[str, Cell] = {}
+        self._done: deque[tuple[Cell, Letter, Outcome]] = deque()  # filled by threads
+        self._is_drain_due = False
+        self._watching = False
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._loop = asyncio.get_running_loop()
+        self._session = ""
+        self._closed = False
+        self.turns = 0
+
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Start work that ends with this host."""
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def close(self) -> None:
+        """Run nothing any more."""
+        self._closed = True
+        tasks = [task for task in self._tasks if task is not asyncio.current_task()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.commits.close()
+        self.forget_all()
+        self._pool.close()
+
+    def may_answer(self) -> bool:
+        """Whether this host can be sure of its lease."""
+        return not self._closed and self._caller.now() < self._caller.lease_ends()
+
+    def session_began(self) -> None:
+        """Begin anew as another incarnation of the member: what was here lives elsewhere."""
+        if self._session not in ("", self._caller.session):
+            self.forget_all()
+        self._session = self._caller.session
+
+    def forget_all(self) -> None:
+        """Let go of all agents; nobody is answered any more."""
+        self.timers.cancel_all()
+        self.commits.drop()
+        self._runnable.clear()
+        for key in list(self.inbox.cells):
+            self.inbox.drop(key)
+        self.arrivals.reset()
+
+    def begin(self, cell: Cell, parcel: Mapping[str, Any], made: Made) -> None:
+        """Commit what it is when it begins; it runs after that."""
+        resident, context, changes = made.resident, made.context, made.changes
+        cell.resident = resident
+        entry = self._entry(cell, resident, context, changes.changed, changes.deleted)
+        entry["t"] = 1
+
+        def then() -> None:
+            dedup = None if parcel["dedup"] is None else Dedup.from_rows(parcel["dedup"])
+            self.inbox.ready(cell, dedup)
+            for each in parcel["outbox"] or ():
+                self._send_out(cell, each)
+            self._arm(cell, dict(resident.timers or {}) | context.timers)
+            self._send_all(cell, context)
+            self._may_run(cell)
+            self._flush_runnable()
+
+        self.commits.add(Pending(cell, entry, then=then))
+
+    def end(self, key: str) -> None:
+        """Forget an agent."""
+        self.timers.cancel(key)
+        self.inbox.drop(key)
+        self._runnable.pop(key, None)
+
+    def _accept(self, message: Message, ticket: Any) -> None:
+        if message.flags & CANCEL:
+            self._withdraw(message, ticket)
+            return
+        cell = self.inbox.accept(message, ticket, self._caller.now())
+        if cell is not None:
+            self._may_run(cell)
+
+    def _withdraw(self, message: Message, ticket: Any) -> None:
+        cell = self.inbox.cells.get(message.key)
+        is_there = cell is not None and self.inbox.withdraw(
+            cell,
+            lambda letter: (
+                letter.message.mid == message.number and letter.ticket.link is ticket.link
+            ),
+        )
+        self.arrivals.answer(ticket, DONE, dumps(is_there))
+
+    def _may_run(self, cell: Cell) -> None:
+        if cell.mailbox and not cell.is_busy and cell.phase == READY:
+            self._runnable[cell.key] = cell
+
+    def _flush_runnable(self) -> None:
+        """Give what may run to the threads, or to the loop."""
+        if not self._runnable:
+            return
+        runnable, self._runnable = self._runnable, {}
+        now = self._caller.now()
+        for cell in runnable.values():
+            letters = self.inbox.take(cell, now, partial(self._is_alone, cell))
+            if letters:
+                self._run(cell, letters)
+        self.watch_pool()
+
+    @staticmethod
+    def _is_alone(cell: Cell, letter: Letter) -> bool:
+        """Whether it runs on the loop: coroutine methods, and what is asked of the host."""
+        resident: Resident = cell.resident
+        return bool(letter.message.flags & CONTROL) or resident.is_async(letter.message.method)
+
+    def watch_pool(self) -> None:
+        """Look whether the threads get on, as long as they have something to do."""
+        if not self._watching:
+            self._watching = True
+            self._loop.call_later(STUCK_AFTER, self._watch)
+
+    def _watch(self) -> None:
+        self._watching = self._pool.watch()
+        if self._watching:
+            self._loop.call_later(STUCK_AFTER, self._watch)
+
+    def _run(self, cell: Cell, letters: Sequence[Letter]) -> None:
+        if self._is_alone(cell, letters[0]):
+            self.spawn(self._run_async(cell, letters[0]))
+            return
+        self._pool.submit(lambda: self._run_in_thread(cell, letters))
+
+    def _context(
+        self, key: str, resident: Resident, deadline: float | None, sender: str = ""
+    ) -> TurnContext:
+        return TurnContext(key, self.runtime, resident.sent, deadline, sender)
+
+    def _run_in_thread(self, cell: Cell, letters: Sequence[Letter]) -> None:
+        resident: Resident = cell.resident
+        for letter in letters:
+            message = letter.message
+            context = self._context(cell.key, resident, letter.deadline, message.sender)
+            outcome = resident.run(message.method, message.args, context)
+            resident.sent = context.sent
+            self._done.append((cell, letter, outcome))
+            self._wake()
+        self._loop.call_soon_threadsafe(self._finished, cell)
+
+    async def _run_async(self, cell: Cell, letter: Letter) -> None:
+        message = letter.message
+        if message.flags & CONTROL:
+            await self._control(cell, letter)
+        else:
+            resident: Resident = cell.resident
+            context = self._context(cell.key, resident, letter.deadline, message.sender)
+            outcome = await resident.run_async(message.method, message.args, context)
+            resident.sent = context.sent
+            self._take_outcome(cell, letter, outcome)
+        self._finished(cell)
+
+    def _wake(self) -> None:
+        if not self._is_drain_due:
+            self._is_drain_due = True
+            with suppress(RuntimeError):  # the loop has ended
+                self._loop.call_soon_threadsafe(self._drain)
+
+    def _drain(self) -> None:
+        self._is_drain_due = False
+        while self._done:
+            self._take_outcome(*self._done.popleft())
+
+    def _finished(self, cell: Cell) -> None:
+        self._drain()
+        cell.is_busy = False
+        self._may_run(cell)
+        self._flush_runnable()
+
+    def _entry(
+        self,
+        cell: Cell,
+        resident: Resident,
+        context: TurnContext,
+        changed: Mapping[str, bytes],
+        deleted: Sequence[str],
+    ) -> dict[str, Any]:
+        entry: dict[str, Any] = {"a": cell.key, "i": cell.token}
+        if changed:
+            entry["s"] = changed
+        if deleted:
+            entry["d"] = deleted
+        if resident.is_kept and context.outgoing:
+            entry["o"] = context.outgoing
+        if resident.is_kept and context.sent > context.base:
+            entry["n"] = context.sent
+        return entry
+
+    def _take_outcome(self, cell: Cell, letter: Letter, outcome: Outcome) -> None:
+        self.turns += 1
+        message = letter.message
+        if self.inbox.cells.get(cell.key) is not cell:
+            self._answer_for_a_ghost(letter)
+            return
+        resident: Resident = cell.resident
+        context = outcome.context
+        entry = None
+        if resident.is_kept:
+            changed, deleted = outcome.changes
+            if changed or deleted or context.sent > context.base:
+                entry = self._entry(cell, resident, context, changed, deleted)
+                if message.flags & DELIVERY == EXACTLY_ONCE:
+                    payload = None if message.flags & CAST else outcome.payload
+                    entry["r"] = (
+                        message.sender,
+                        message.number,
+                        message.below,
+                        outcome.is_ok,
+                        payload,
+                        zlib.crc32(message.args, zlib.crc32(message.method.encode())),
+                    )
+        if entry is None and not cell.uncommitted:
+            self.tell(cell, letter, outcome)
+            self._arm(cell, context.timers)
+            self._send_all(cell, context)
+            return
+        self.commits.add(Pending(cell, entry, letter, outcome))
+
+    def _answer_for_a_ghost(self, letter: Letter) -> None:
+        """Of a turn of an incarnation that is no more nobody knows; who can sends it again."""
+        delivery = letter.message.flags & DELIVERY
+        if delivery == AT_MOST_ONCE:
+            error = DeliveryError(
+                "the agent was taken elsewhere while it was at this call, which is sent at most "
+                "once; whether it took effect is not known; look, and call again where it did not"
+            )
+            self.arrivals.answer(letter.ticket, REFUSED, error_payload(error))
+        elif delivery != EXACTLY_ONCE:  # of these all tickets were sent away
+            letter.ticket.stuck[letter.message.key] = ELSEWHERE
+            self.arrivals.answer(letter.ticket, ELSEWHERE, None)
+
+    def tell(self, cell: Cell, letter: Letter, outcome: Outcome) -> None:
+        """Answer a turn."""
+        status = DONE if outcome.is_ok else RAISED
+        self.inbox.answer(cell, letter, status, outcome.payload)
+
+    async def committed(self, batch: Sequence[Pending], refused: Mapping[int, str]) -> None:
+        """Answer turns that were committed; make agents anew whose turns were refused."""
+        at = -1
+        retaken: dict[str, None] = {}
+        for pending in batch:
+            reason = None
+            if pending.entry is not None:
+                at += 1
+                reason = refused.get(at)
+            cell, letter = pending.cell, pending.letter
+            if self.inbox.cells.get(cell.key) is not cell:
+                if letter is not None and reason is not None:
+                    self._answer_for_a_ghost(letter)
+                elif letter is not None and pending.outcome is not None:
+                    self.tell(cell, letter, pending.outcome)
+            elif cell.key not in retaken and reason is None:
+                self._committed(pending)
+            else:
+                if letter is not None:
+                    self._refused(cell, letter, reason)
+                retaken[cell.key] = None
+        if retaken:
+            await self._make_anew(retaken)
+
+    def session_ended(self, session: str) -> None:
+        """Forget everything, unless another session has begun since."""
+        if session == self._session:
+            self.forget_all()
+
+    def _committed(self, pending: Pending) -> None:
+        letter, outcome, cell = pending.letter, pending.outcome, pending.cell
+        if letter is not None and outcome is not None:
+            entry = pending.entry
+            if entry is not None and "r" in entry:
+                _, _, _, is_ok, payload, fingerprint = entry["r"]
+                answered = Answered(is_ok, payload, fingerprint)
+                self.inbox.record(cell, letter.message, answered)
+            self.tell(cell, letter, outcome)
+            self._arm(cell, outcome.context.timers)
+            self._send_all(cell, outcome.context)
+        if pending.then is not None:
+            pending.then()
+
+    def _refused(self, cell: Cell, letter: Letter, reason: str | None) -> None:
+        if reason == "sender":
+            error = SessionExpiredError(
+                f"a message takes effect once as long as its sender's session lives; "
+                f"{letter.message.sender} is not known to; open another, and call again"
+            )
+            self.inbox.answer(cell, letter, REFUSED, error_payload(error))
+        else:
+            self._answer_for_a_ghost(letter)
+
+    async def not_committed(self, batch: Sequence[Pending], error: DspexError) -> None:
+        """Undo turns that could not be committed: their agents are made again from what was."""
+        keys: dict[str, None] = {}
+        for pending in batch:
+            if pending.letter is not None:
+                self.inbox.answer(pending.cell, pending.letter, REFUSED, error_payload(error))
+            keys[pending.cell.key] = None
+        await self._make_anew(keys)
+
+    async def _make_anew(self, keys: Mapping[str, None]) -> None:
+        """What ran ahead of a turn that does not count does not count either."""
+        for pending in self.commits.drop(keys):
+            if pending.letter is not None:
+                self._answer_for_a_ghost(pending.letter)
+        await self._retake(list(keys))
+
+    def _send_all(self, cell: Cell, context: TurnContext) -> None:
+        for each in context.outgoing:
+            self._send_out(cell, each)
+
+    def _send_out(self, cell: Cell, outgoing: Sequence[Any]) -> None:
+        number, target, method, args, _ = outgoing
+
+        def done(error: DspexError | None) -> None:
+            if error is not None:
+                self.runtime.dead_letter(cell.key, target, method, args, error)
+            resident: Resident = cell.resident
+            if resident.is_kept and self.inbox.cells.get(cell.key) is cell:
+                entry = {"a": cell.key, "i": cell.token, "k": [number]}
+                self.commits.add(Pending(cell, entry))
+
+        messages: Messages = self.runtime.messages
+        messages.deliver(target, method, args, sender=sender_of(cell.key), number=number, done=done)
+
+    def _arm(self, cell: Cell, timers: Mapping[str, Timer | None]) -> None:
+        for name, timer in timers.items():
+            self.timers.arm(cell.key, name, timer)
+
+    def _ring(self, key: str, name: str, timer: Timer) -> None:
+        cell = self.inbox.cells.get(key)
+        if cell is not None and cell.phase == READY:
+            self.runtime.messages.tell(key, timer.method, timer.args)
