@@ -52,6 +52,9 @@ HOLD = 0.02
 POLL_HOLD = 2.0
 ANSWER_WITHIN = 30.0
 
+DOUBT_AFTER = 0.5
+"""Seconds after which an answer is late, and the ledger is asked whether the host is one still."""
+
 LOCATE_AT_ONCE = 5_000
 
 
@@ -226,8 +229,7 @@ class Messenger:
         self, address: str, generation: int, place: int | None, flight: Flight
     ) -> None:
         try:
-            async with asyncio.timeout(ANSWER_WITHIN):
-                blob = await self._send(address, encode_flight(flight))
+            blob = await self._sent(address, flight)
         except (OSError, DspexError, TimeoutError) as error:
             self._lost(address, generation, error)
             return
@@ -246,6 +248,26 @@ class Messenger:
         self._dirty.add(address)
         self._pump()
         self._poll(address)
+
+    async def _sent(self, address: str, flight: Flight) -> bytes:
+        """Send a flight; TimeoutError where its host is another by now, or silent for long."""
+        sending = self._loop.create_task(self._transfer(address, flight))
+        incarnation: Any = ...
+        deadline = self._loop.time() + ANSWER_WITHIN
+        try:
+            while True:
+                done, _ = await asyncio.wait([sending], timeout=flight.hold + DOUBT_AFTER)
+                if done:
+                    return sending.result()
+                now = await self._caller.read("agents.host", address=address)
+                if now is None or self._loop.time() > deadline or incarnation not in (..., now):
+                    raise TimeoutError(f"{address} does not answer, and is a host no more")
+                incarnation = now
+        finally:
+            sending.cancel()
+
+    async def _transfer(self, address: str, flight: Flight) -> bytes:
+        return await self._send(address, encode_flight(flight))
 
     def _poll(self, address: str) -> None:
         """Ask for answers that did not come with a flight."""

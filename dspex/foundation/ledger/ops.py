@@ -170,6 +170,7 @@ OPS: Mapping[str, Op] = {
         False,
         {"prefix": _TEXT, "capabilities": _NAMES, "match": _NAME, "limit": _optional(_WHOLE)},
     ),
+    "agents.host": Op(False, {"address": _NAME}),
     "agents.row": Op(False, {"key": _NAME}),
     "agents.state": Op(False, {"key": _NAME}),
     "agents.move": Op(True, {"keys": _LIST, "target": _TEXT}),

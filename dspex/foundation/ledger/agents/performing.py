@@ -86,6 +86,11 @@ def _list(turn: Turn, session: str, number: int, args: _Args) -> Any:
     )
 
 
+def _host(turn: Turn, session: str, number: int, args: _Args) -> Any:
+    turn.depends = 0
+    return turn.agents.reading.host(args["address"])
+
+
 def _row(turn: Turn, session: str, number: int, args: _Args) -> Any:
     return turn.agents.reading.row(args["key"])
 
@@ -124,6 +129,7 @@ AGENT_PERFORMERS: Mapping[str, Callable[[Turn, str, int, _Args], Any]] = {
     "agents.code": _code,
     "agents.locate": _locate,
     "agents.list": _list,
+    "agents.host": _host,
     "agents.row": _row,
     "agents.state": _state,
     "agents.move": _move,

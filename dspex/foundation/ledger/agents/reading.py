@@ -118,6 +118,11 @@ class Reading:
         agent = self.get(key)
         return agent.state, str(agent.spec.persistence), agent.started
 
+    def host(self, address: str) -> Token | None:
+        """The incarnation of a host; None where it is gone."""
+        found = self._members.get(address)
+        return None if found is None else found["incarnation"]
+
     def listing(
         self, prefix: str, capabilities: Sequence[str], match: str, limit: int | None
     ) -> list[dict[str, Any]]:
