@@ -49,6 +49,16 @@ Every error pickles with its fields, because errors cross processes.
         ├── LockTimeoutError (TimeoutError)            a lock, or leadership, did not come in time
         ├── LeaseExpiredError                          the lease ran out, or was given up
         │   └── SessionExpiredError                    the session of this process ran out
+        ├── AgentError                                 something about an agent
+        │   ├── AgentNotFoundError (KeyError)          no agent of this id
+        │   ├── AgentExistsError (ValueError)          there is one of this id already
+        │   ├── AgentFailedError (RuntimeError)        it could not be made, or restarted too often
+        │   ├── AgentLostError (ConnectionError)       its worker was lost, and it stays so
+        │   ├── AgentRaisedError (RuntimeError)        its method raised what cannot be pickled
+        │   ├── DeadlineError (TimeoutError)           the deadline of a call, or a task, passed
+        │   ├── DeliveryError (ConnectionError)        a message was cut off
+        │   ├── MailboxFullError (BufferError)         too many messages wait for it
+        │   └── TaskFailedError (RuntimeError)         a part of a distributed task was not done
         └── JournalError (OSError)
             ├── JournalFencedError                     another scheduler owns the journal
             └── JournalCorruptError                    an entry is damaged; names the place
@@ -56,6 +66,8 @@ Every error pickles with its fields, because errors cross processes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 __all__ = [
@@ -107,6 +119,7 @@ __all__ = [
     "StudyInUseError",
     "StudyMismatchError",
     "StudyNotFoundError",
+    "TaskFailedError",
     "UnavailableError",
     "UnknownStrategyError",
     "UnsatisfiableRequestError",
@@ -385,3 +398,18 @@ class DeliveryError(AgentError, ConnectionError):
 
 class MailboxFullError(AgentError, BufferError):
     """An agent has as many messages before it as its mailbox holds."""
+
+
+class TaskFailedError(AgentError, RuntimeError):
+    """A part of a distributed task could not be done.
+
+    Attributes
+    ----------
+    causes : dict of str to Exception
+        Of the first such part: {id of a worker: why it did not do it}. Empty where none tried.
+    result : TaskResult or None
+        What was done of the task.
+    """
+
+    causes: Mapping[str, BaseException] = MappingProxyType({})
+    result: Any = None

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, final
 
 from dspex.agents.answer import AgentFuture
+from dspex.agents.retrying import RetryPolicy, deadline_of, retried
 from dspex.cluster.agents.requests import AUTO, Answer, Request
 from dspex.cluster.agents.resident import NO_ARGS, dumps, loads
 from dspex.cluster.agents.runtime import Runtime, current_runtime
@@ -112,6 +113,7 @@ class AgentHandle:
         *,
         timeout: float | str | None = None,
         delivery: str = "auto",
+        retry: RetryPolicy | None = None,
     ) -> AgentFuture:
         """Call a method.
 
@@ -125,6 +127,9 @@ class AgentHandle:
             that an agent makes has no longer than the call that it serves.
         delivery : "auto", "at_most_once", "at_least_once" or "exactly_once"
             auto: exactly once where the agent keeps its state, else at most once.
+        retry : RetryPolicy, optional
+            After which errors it is called again, within `timeout` altogether. In a call of an
+            agent the first attempt alone is part of that call.
 
         Returns
         -------
@@ -137,7 +142,17 @@ class AgentHandle:
         InvalidArgumentError, NotPicklableError
         """
         packed = dumps((args, dict(kwargs or {}))) if args or kwargs else NO_ARGS
-        return self._send(name, packed, _delivery(delivery), parse_seconds("timeout", timeout))
+        flags, seconds = _delivery(delivery), parse_seconds("timeout", timeout)
+        if retry is None:
+            return self._send(name, packed, flags, seconds)
+        runtime = self._reached()
+        deadline = deadline_of(runtime, seconds)
+
+        def again(left: float | None) -> AgentFuture:
+            return AgentHandle(self._key, self._name, runtime)._send(name, packed, flags, left)
+
+        first = self._send(name, packed, flags, seconds)
+        return retried(first, again, retry, runtime, deadline)
 
     def cast(
         self,

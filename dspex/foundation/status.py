@@ -10,14 +10,16 @@ from typing import Any, final
 
 __all__ = ["Status"]
 
+_SHOWN = 10
+
 
 @final
 class Status(Mapping[str, Any]):
     """The state of a foundation at one moment; plain data, to be read as a dict.
 
     Keys: ``term``, ``revision``, ``committed``, ``journal``, ``members``, ``sessions``,
-    ``entries``, ``resources``, ``tenants``, ``leases``, ``waiting``, ``locks``, ``calls``,
-    ``refused``, ``loop_seconds``, ``recovery_seconds``.
+    ``entries``, ``resources``, ``tenants``, ``leases``, ``waiting``, ``locks``, ``agents``,
+    ``calls``, ``refused``, ``loop_seconds``, ``recovery_seconds``.
     """
 
     def __init__(self, fields: Mapping[str, Any]) -> None:
@@ -62,4 +64,10 @@ class Status(Mapping[str, Any]):
             f"  leases    {self['leases']}, {self['waiting']} calls waiting",
             f"  locks     {self['locks']}",
         ]
+        agents = self["agents"]
+        if agents["count"]:
+            nowhere = f", {agents['unplaced']} of them nowhere" if agents["unplaced"] else ""
+            lines.append(f"  agents    {agents['count']}{nowhere}")
+            for key, reason in list(agents["reasons"].items())[:_SHOWN]:
+                lines.append(f"    {key.partition(':')[2]}: {reason}")
         return "\n".join(lines)

@@ -9,6 +9,7 @@ import os
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, ExitStack, suppress
+from functools import partial
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -34,6 +35,8 @@ from dspex.foundation.handles.foundation import Foundation
 from dspex.foundation.ports import RegistryBackend
 
 __all__ = ["connect", "session_of"]
+
+_RESTART_WITHIN = 60.0
 
 
 def connect(
@@ -183,11 +186,19 @@ async def _open(
         closing=closing,
         where=str(client.scheduler.address),  # type: ignore[union-attr]
         client=client,
+        restart=partial(_restart, client),
     )
     remember(foundation, runtime)
     if bridge.asynchronous:
         foundation.close_after(close_when_dropped(bridge, closing, lambda: None))
     return foundation
+
+
+async def _restart(client: Client, worker: str) -> None:
+    """Start a worker's process anew; what it holds of Dask's is copied to others first."""
+    own: Any = client
+    await own.scheduler.retire_workers(workers=[worker], close_workers=False, remove=False)
+    await own._restart_workers([worker], timeout=_RESTART_WITHIN, raise_for_error=True)
 
 
 def session_of(

@@ -403,6 +403,7 @@ class LedgerServer:
             "leases": len(ledger.resources.leases()),
             "waiting": len(ledger.resources.waiting()) + len(ledger.locks.waiting()),
             "locks": len(ledger.locks.held()),
+            "agents": ledger.agents.reading.census(),
             "calls": dict(self.calls),
             "refused": dict(self.refused),
             "loop_seconds": self.loop_seconds,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from typing import Any, final
 
@@ -15,6 +15,13 @@ from dspex.errors import InvalidArgumentError, UnavailableError
 from dspex.foundation.handles.locks import Election, Lock
 from dspex.foundation.handles.registry import Registry
 from dspex.foundation.handles.resources import ResourceManager
+from dspex.foundation.handles.scaling import (
+    Move,
+    Restarted,
+    drain,
+    rebalance,
+    rolling_restart,
+)
 from dspex.foundation.handles.state_store import StateStore
 from dspex.foundation.member import Member, MemberEvent
 from dspex.foundation.ports import Bridge, Caller, RegistryBackend
@@ -23,8 +30,6 @@ from dspex.foundation.status import Status
 __all__ = ["Foundation"]
 
 logger = logging.getLogger("dspex.foundation")
-
-_LOOK_EVERY = 0.02
 
 
 @final
@@ -69,6 +74,7 @@ class Foundation:
         closing: AsyncExitStack,
         where: str,
         client: Any = None,
+        restart: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
         self._caller = caller
         self._bridge = bridge
@@ -80,6 +86,7 @@ class Foundation:
         self.namespace = namespace
         self.client = client
         self.pid = os.getpid()
+        self._restart = restart
         self.registry = Registry(registry_backend, bridge, caller=caller, namespace=namespace)
         self.state_store = StateStore(backend, bridge, caller=caller, namespace=namespace)
         self.resources = ResourceManager(caller, bridge, seconds=self._seconds)
@@ -165,14 +172,46 @@ class Foundation:
             Where there is no such member.
         """
         address = worker.address if isinstance(worker, Member) else worker
-        return self._bridge.run(self._drain(address, undo))
+        return self._bridge.run(drain(self._caller, address, undo=undo))
 
-    async def _drain(self, address: str, undo: bool) -> bool:
-        while True:
-            left = await self._caller.write("members.drain", address=address, undo=undo)
-            if undo or not left["agents"]:
-                return True
-            await self._caller.sleep(_LOOK_EVERY)
+    def rebalance(self, *, dry_run: bool = False, max_moves: int | None = None) -> list[Move]:
+        """Move agents to where their placement wants them now, as after workers have come.
+
+        Parameters
+        ----------
+        dry_run : bool
+            Tell the moves, and make none.
+        max_moves : int, optional
+
+        Returns
+        -------
+        list of Move
+            They have begun when this returns; `status` tells the rest.
+        """
+        return self._bridge.run(rebalance(self._caller, dry_run=dry_run, max_moves=max_moves))
+
+    def rolling_restart(self) -> list[Restarted]:
+        """Start all workers anew, one after the other, each when its agents live elsewhere.
+
+        For workers under nannies. Results of tasks are copied to other workers first.
+
+        Returns
+        -------
+        list of Restarted
+
+        Raises
+        ------
+        UnavailableError
+            Where there is one worker alone, or one does not come back.
+        InvalidArgumentError
+            Where there are no workers to start anew: with ``connect("local")``.
+        """
+        if self._restart is None:
+            raise InvalidArgumentError(
+                "workers are processes of a Dask cluster; this foundation lives in one process; "
+                "connect to a cluster"
+            )
+        return self._bridge.run(rolling_restart(self._caller, self._restart))
 
     # --- locks and leaders -----------------------------------------------------------------
 

@@ -23,7 +23,9 @@ from dspex.errors import (
     UnsupportedGuaranteeError,
 )
 from dspex.foundation.handles.local_copy import LocalCopy
+from dspex.foundation.handles.recovery import RecoveryReport, recover
 from dspex.foundation.handles.snapshots import restore, take_snapshot
+from dspex.foundation.member import Member
 from dspex.foundation.ports import Bridge, Caller, RegistryBackend
 from dspex.foundation.query import Query
 from dspex.foundation.record import Record, drop, put
@@ -82,6 +84,32 @@ class StateStore:
     def __repr__(self) -> str:
         facts = self._caller.facts
         return f"<StateStore {self._collection[2:]!r}, journal {facts.get('url')}>"
+
+    def recover_from_failure(
+        self, worker: str | Member, agent_id: str | None = None
+    ) -> RecoveryReport:
+        """Have agents whose failover is manual live on, after the loss of their worker.
+
+        States themselves need none of it: no worker holds one.
+
+        Parameters
+        ----------
+        worker : str or Member
+            That was lost.
+        agent_id : str, optional
+            One of its agents; None: all that wait.
+
+        Raises
+        ------
+        AgentNotFoundError
+        InvalidRequestError
+            Where the agent does not wait since this worker was lost.
+        UnavailableError
+            Where no worker is up; they go on waiting for one.
+        """
+        address = worker.address if isinstance(worker, Member) else worker
+        namespace = self._collection[2:]
+        return self._bridge.run(recover(self._caller, address, namespace, agent_id))
 
     def close(self) -> None:
         """Let go of the copy; may be called twice."""

@@ -174,7 +174,7 @@ OPS: Mapping[str, Op] = {
     "agents.row": Op(False, {"key": _NAME}),
     "agents.state": Op(False, {"key": _NAME}),
     "agents.move": Op(True, {"keys": _LIST, "target": _TEXT}),
-    "agents.clear": Op(True, {"address": _NAME}),
+    "agents.rebalance": Op(True, {"dry_run": _FLAG, "max_moves": _optional(_WHOLE)}),
     "agents.end": Op(True, {"keys": _LIST, "reason": _TEXT}),
     "agents.recover": Op(True, {"worker": _NAME, "keys": _optional(_LIST)}),
     "feed.poll": Op(

@@ -26,6 +26,7 @@ from dspex.errors import (
     InvalidRequestError,
     SessionExpiredError,
 )
+from dspex.foundation.ledger.agents.balancing import Better, better_places
 from dspex.foundation.ledger.agents.border import check_turn, checked_agents, refuse_taken
 from dspex.foundation.ledger.agents.creations import Creations
 from dspex.foundation.ledger.agents.placing import Placing
@@ -306,6 +307,13 @@ class Agents:
         for host, some in groups.items():
             emit(("moving", host, target, some))
         return [key for some in groups.values() for key in some]
+
+    def rebalance(self, most: int | None, emit: Emit, *, is_done: bool) -> list[Better]:
+        """Find agents that would be better off elsewhere, and have them move, or not."""
+        moves = better_places(self._known.agents, self._resources.fleet, most)
+        for each in moves if is_done else ():
+            emit(("moving", each.source, each.target, [each.key]))
+        return moves
 
     def end(self, keys: Iterable[str], reason: str, emit: Emit) -> int:
         """Stop agents, wherever they are; gives how many there were."""

@@ -103,9 +103,8 @@ def _move(turn: Turn, session: str, number: int, args: _Args) -> Any:
     return turn.agents.move(args["keys"], args["target"], turn.emit)
 
 
-def _clear(turn: Turn, session: str, number: int, args: _Args) -> Any:
-    keys = turn.agents.reading.keys_at(args["address"])
-    return len(turn.agents.move(keys, "", turn.emit))
+def _rebalance(turn: Turn, session: str, number: int, args: _Args) -> Any:
+    return turn.agents.rebalance(args["max_moves"], turn.emit, is_done=not args["dry_run"])
 
 
 def _end(turn: Turn, session: str, number: int, args: _Args) -> Any:
@@ -133,7 +132,7 @@ AGENT_PERFORMERS: Mapping[str, Callable[[Turn, str, int, _Args], Any]] = {
     "agents.row": _row,
     "agents.state": _state,
     "agents.move": _move,
-    "agents.clear": _clear,
+    "agents.rebalance": _rebalance,
     "agents.end": _end,
     "agents.recover": _recover,
 }

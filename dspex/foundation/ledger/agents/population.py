@@ -54,6 +54,8 @@ class Population:
     ----------
     agents : dict of key to Agent
     at : dict of address to set of keys
+    nowhere : dict of key to None
+        Those that are at no host.
     waiting : dict of key to None
         Those that are to be placed as soon as there is a place.
     held : dict of key to address
@@ -69,6 +71,7 @@ class Population:
         self.agents: dict[str, Agent] = {}
         self.at: dict[str, set[str]] = {}
         self.waiting: dict[str, None] = {}
+        self.nowhere: dict[str, None] = {}
         self.held: dict[str, str] = {}
         self.fences: dict[str, tuple[float, list[str]]] = {}
         self.targets: dict[str, str] = {}
@@ -101,7 +104,7 @@ class Population:
                 args = last  # of many that are alike one is kept
             last = args
             self.agents[key] = Agent(key, spec, args)
-            self.waiting[key] = None
+            self.waiting[key] = self.nowhere[key] = None
             for capability in spec.capabilities:
                 self._capable.setdefault(capability, {})[key] = None
 
@@ -114,7 +117,9 @@ class Population:
             self._leave(agent)
             agent.host, agent.status, agent.reason = host, status, reason
             agent.incarnation = incarnation
-            here.add(key)
+            if host:
+                here.add(key)
+                self.nowhere.pop(key, None)
             if status == "waiting":
                 self.waiting[key] = None
 
@@ -127,6 +132,7 @@ class Population:
             if not there:
                 del self.at[agent.host]
             agent.host = ""
+            self.nowhere[key] = None
         self.waiting.pop(key, None)
         self.held.pop(key, None)
         self.targets.pop(key, None)
@@ -190,6 +196,7 @@ class Population:
         for key in event[3]:
             agent = self.agents.pop(key)
             self._leave(agent)
+            self.nowhere.pop(key, None)
             for capability in agent.spec.capabilities:
                 of_one = self._capable[capability]
                 del of_one[key]
@@ -274,6 +281,7 @@ class Population:
             for sender in () if agent.dedup is None else agent.dedup.senders():
                 assert key in self._correspondents[sender]
         assert found == self.at
+        assert self.nowhere.keys() == {key for key, each in self.agents.items() if not each.host}
         assert self.waiting.keys() | self.held.keys() <= self.agents.keys()
         assert not self.waiting.keys() & self.held.keys()
         assert self.targets.keys() <= self.agents.keys()

@@ -6,6 +6,7 @@ Knows: all agents, members, loads. Must not know: what is decided.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any, final
 
 from dspex.errors import AgentNotFoundError
@@ -16,6 +17,9 @@ from dspex.foundation.ledger.fleet import Fleet
 from dspex.foundation.ledger.members import Members
 
 __all__ = ["Reading"]
+
+_SHOWN = 100
+"""Agents that are nowhere and are told of one by one."""
 
 
 @final
@@ -44,14 +48,17 @@ class Reading:
         return len(self._known.at.get(address, ()))
 
     def census(self) -> dict[str, Any]:
-        """How many are in which state, and who waits for what."""
-        states: dict[str, int] = {}
-        waiting: dict[str, str] = {}
-        for key, agent in self._known.agents.items():
-            states[agent.status] = states.get(agent.status, 0) + 1
-            if not agent.host and len(waiting) < 100:
-                waiting[key] = f"{agent.status}: {agent.reason}"
-        return {"states": states, "unplaced": waiting}
+        """How many are at each host, and who is nowhere, and why."""
+        unplaced = {}
+        for key in islice(self._known.nowhere, _SHOWN):
+            agent = self._known.agents[key]
+            unplaced[key] = f"{agent.status}: {agent.reason}"
+        return {
+            "count": self.count,
+            "hosts": {address: len(keys) for address, keys in self._known.at.items()},
+            "unplaced": len(self._known.nowhere),
+            "reasons": unplaced,
+        }
 
     def get(self, key: str) -> Agent:
         """Find an agent.
