@@ -5,6 +5,7 @@ from dspex.agents.answer import AgentFuture
 from dspex.agents.creating import create_agent, create_agents
 from dspex.agents.futures import as_completed, gather, wait
 from dspex.agents.handle import AgentHandle
+from dspex.agents.letters import DeadLetter, dead_letters
 from dspex.agents.listing import find_agents_by_capability, get_agent, list_agents
 from dspex.agents.options import Placement, RestartPolicy
 
@@ -12,11 +13,13 @@ __all__ = [
     "Agent",
     "AgentFuture",
     "AgentHandle",
+    "DeadLetter",
     "Placement",
     "RestartPolicy",
     "as_completed",
     "create_agent",
     "create_agents",
+    "dead_letters",
     "find_agents_by_capability",
     "gather",
     "get_agent",

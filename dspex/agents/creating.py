@@ -78,7 +78,10 @@ def create_agent(
         cpu_cores, memory_gb, gpus, labels: leased where it lives, for as long as it does.
     restart : RestartPolicy, optional
     mailbox_size : int
-        Messages that may wait; who sends more waits.
+        Messages that may wait.
+    overflow : "wait" or "refuse"
+        What becomes of one more: its sender tries again until there is room, or a call gets
+        `MailboxFullError`, and what was cast becomes a dead letter.
 
     Returns
     -------
@@ -239,6 +242,7 @@ def options_key(options: Options) -> Any:
         options.placement,
         tuple(options.capabilities),
         options.mailbox_size,
+        options.overflow,
     )
 
 

@@ -16,6 +16,7 @@ from dspex.cluster.agents.runtime import Runtime, current_runtime
 from dspex.cluster.agents.turns import current_turn
 from dspex.cluster.units import parse_seconds
 from dspex.errors import InvalidArgumentError
+from dspex.foundation.agents.dedup import BY_KEY
 from dspex.foundation.agents.messages import (
     AT_LEAST_ONCE,
     AT_MOST_ONCE,
@@ -113,6 +114,7 @@ class AgentHandle:
         *,
         timeout: float | str | None = None,
         delivery: str = "auto",
+        idempotency_key: str | None = None,
         retry: RetryPolicy | None = None,
     ) -> AgentFuture:
         """Call a method.
@@ -127,6 +129,10 @@ class AgentHandle:
             that an agent makes has no longer than the call that it serves.
         delivery : "auto", "at_most_once", "at_least_once" or "exactly_once"
             auto: exactly once where the agent keeps its state, else at most once.
+        idempotency_key : str, optional
+            Calls of this method with the same key and the same arguments take effect once, whoever
+            makes them, and all get the answer of the first. An agent that keeps its state remembers
+            the last 1,000 keys, of calls that changed something.
         retry : RetryPolicy, optional
             After which errors it is called again, within `timeout` altogether. In a call of an
             agent the first attempt alone is part of that call.
@@ -143,6 +149,8 @@ class AgentHandle:
         """
         packed = dumps((args, dict(kwargs or {}))) if args or kwargs else NO_ARGS
         flags, seconds = _delivery(delivery), parse_seconds("timeout", timeout)
+        if idempotency_key is not None:
+            return self._send_keyed(name, packed, delivery, seconds, idempotency_key)
         if retry is None:
             return self._send(name, packed, flags, seconds)
         runtime = self._reached()
@@ -164,8 +172,10 @@ class AgentHandle:
     ) -> None:
         """Call a method and hear nothing of it.
 
-        In a call of an agent that keeps its state it leaves when that call is committed, exactly
-        once; where that call raises it never leaves.
+        In a call of an agent it leaves when that call has ended, and where the agent keeps its
+        state, when the call is committed, exactly once; where the call raises it never leaves.
+        What cannot be delivered, and what the method raises on, becomes a dead letter
+        (`dead_letters`).
         """
         packed = dumps((args, dict(kwargs or {}))) if args or kwargs else NO_ARGS
         turn = current_turn()
@@ -190,15 +200,34 @@ class AgentHandle:
             self._runtime = current_runtime()
         return self._runtime
 
-    def _send(self, name: str, packed: bytes, flags: int, timeout: float | None) -> AgentFuture:
+    def _send_keyed(
+        self, name: str, packed: bytes, delivery: str, timeout: float | None, key: str
+    ) -> AgentFuture:
+        if delivery not in ("auto", "exactly_once") or not key:
+            raise InvalidArgumentError(
+                "an idempotency_key is a text that is not empty, and goes with exactly_once; got "
+                f"{key!r} and delivery={delivery!r}"
+            )
+        sender = f"{BY_KEY}{name}:{key}"
+        return self._send(name, packed, EXACTLY_ONCE, timeout, sender=sender)
+
+    def _send(
+        self,
+        name: str,
+        packed: bytes,
+        flags: int,
+        timeout: float | None,
+        *,
+        sender: str = "",
+    ) -> AgentFuture:
         runtime = self._reached()
-        sender, number, below = "", 0, 0
+        number = below = int(bool(sender))
         turn = current_turn()
         if turn is not None:
             if turn.deadline is not None:
                 left = turn.deadline - runtime.caller.now()
                 timeout = left if timeout is None else min(timeout, left)
-            if flags in (AUTO, EXACTLY_ONCE):
+            if flags in (AUTO, EXACTLY_ONCE) and turn.is_kept and not sender:
                 sender, below = sender_of(turn.key), turn.base + 1
                 number = turn.number()
         request = Request(

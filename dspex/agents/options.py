@@ -119,6 +119,7 @@ class Options:
     resources: Mapping[str, Any] | None = None
     restart: RestartPolicy | None = None
     mailbox_size: int = 10_000
+    overflow: str = "wait"
 
     def check(self, journal: Mapping[str, Any]) -> None:
         """Refuse what does not go together, or what this journal cannot give.
@@ -141,6 +142,7 @@ class Options:
             raise InvalidArgumentError(
                 f"capabilities are a list of names; got {self.capabilities!r}"
             )
+        _one_of("overflow", self.overflow, ("wait", "refuse"))
         size: Any = self.mailbox_size
         if not isinstance(size, int) or size < 1:
             raise InvalidArgumentError(
@@ -201,6 +203,7 @@ class Options:
             "max_restarts": restart.max_restarts,
             "within": restart.within,
             "mailbox": self.mailbox_size,
+            "overflow": self.overflow,
         }
 
 

@@ -35,6 +35,7 @@ class _Link:
     __slots__ = (
         "answers",
         "generation",
+        "name",
         "next_place",
         "outstanding",
         "stuck",
@@ -43,7 +44,8 @@ class _Link:
         "waiters",
     )
 
-    def __init__(self, generation: int) -> None:
+    def __init__(self, name: str, generation: int) -> None:
+        self.name = name
         self.generation = generation
         self.next_place = 0
         self.answers: list[tuple[int, int, Any]] = []
@@ -131,7 +133,7 @@ class Arrivals:
         if link is None and flight.is_answered:
             return None  # it was known to a host that is no more
         if link is None or link.generation < flight.generation:
-            link = self._links[flight.link] = _Link(flight.generation)
+            link = self._links[flight.link] = _Link(flight.link, flight.generation)
         return link if link.generation == flight.generation else None
 
     def _sweep(self) -> None:

@@ -163,6 +163,7 @@ class Host:
                 failures.append(failure_of(cell, error))
             else:
                 cell.limit = parcel["spec"]["mailbox"]
+                cell.refuses = parcel["spec"]["overflow"] == "refuse"
                 self._pool.submit(partial(self._make_in_thread, cell, cls, parcel))
         self.running.watch_pool()
         if failures:

@@ -12,17 +12,20 @@ import asyncio
 import itertools
 import logging
 import secrets
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, final
 
 from dspex.cluster.agents.refusals import (
     closed_error,
+    crowded_error,
     cut_off_error,
     deadline_error,
     not_found_error,
     not_once_error,
     outcome_error,
+    raised_error,
 )
 from dspex.cluster.agents.requests import AUTO, Answer, Request
 from dspex.errors import DspexError
@@ -56,6 +59,11 @@ DOUBT_AFTER = 0.5
 """Seconds after which an answer is late, and the ledger is asked whether the host is one still."""
 
 LOCATE_AT_ONCE = 5_000
+
+MOST_UNANSWERED = 500_000
+"""Calls of one process that may be under way."""
+
+_LOOK_EVERY = 0.001
 
 
 @final
@@ -95,7 +103,12 @@ class Messenger:
     # --- taking requests ---------------------------------------------------------------------
 
     def submit(self, request: Request) -> None:
-        """Have a call made; from any thread."""
+        """Have a call made; from any thread.
+
+        Who makes more calls than are answered waits here, or on the loop is refused.
+        """
+        if len(self._requests) + len(self._inbox) >= MOST_UNANSWERED:
+            self._make_room()
         self._inbox.append(request)
         if not self._is_woken:
             self._is_woken = True
@@ -103,6 +116,15 @@ class Messenger:
                 self._loop.call_soon_threadsafe(self._take_all)
             except RuntimeError:
                 self._fail(request, closed_error())
+
+    def _make_room(self) -> None:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            while len(self._requests) + len(self._inbox) >= MOST_UNANSWERED and not self._closed:
+                time.sleep(_LOOK_EVERY)
+        else:
+            raise crowded_error(MOST_UNANSWERED)
 
     def deliver(
         self,
@@ -114,13 +136,13 @@ class Messenger:
         number: int,
         done: Callable[[Any], None],
     ) -> None:
-        """Send a message of an agent exactly once."""
+        """Send a message of an agent, exactly once where it has a sender."""
         self.submit(
             Request(
                 target,
                 method,
                 args,
-                EXACTLY_ONCE | CAST,
+                (EXACTLY_ONCE if sender else AUTO) | CAST,
                 done=done,
                 sender=sender,
                 number=number,
@@ -318,7 +340,7 @@ class Messenger:
                 if not waiting:
                     del self._unanswered[message.key]
         if request.done is not None:
-            request.done(result if isinstance(result, DspexError) else None)
+            request.done(result if isinstance(result, DspexError) else raised_error(result))
             return
         future = request.future
         if future is None or future.cancelled():

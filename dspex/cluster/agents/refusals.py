@@ -5,14 +5,18 @@ Knows: words. Must not know: when each is said.
 
 from __future__ import annotations
 
-from dspex.cluster.agents.requests import Request
+import pickle
+
+from dspex.cluster.agents.requests import Answer, Request
 from dspex.errors import (
     AgentFailedError,
     AgentLostError,
     AgentNotFoundError,
+    AgentRaisedError,
     DeadlineError,
     DeliveryError,
     DspexError,
+    MailboxFullError,
     StateNotFoundError,
     UnavailableError,
     UnsupportedGuaranteeError,
@@ -21,11 +25,13 @@ from dspex.foundation.agents.messages import Message
 
 __all__ = [
     "closed_error",
+    "crowded_error",
     "cut_off_error",
     "deadline_error",
     "not_found_error",
     "not_once_error",
     "outcome_error",
+    "raised_error",
 ]
 
 
@@ -36,6 +42,27 @@ def cut_off_error(address: str, message: Message, error: BaseException | None) -
         f"on its way at most once ({error!r}); whether it took effect is not known; look, and call "
         "again where it did not"
     )
+
+
+def crowded_error(most: int) -> MailboxFullError:
+    """Of a call on a loop on which too many are under way."""
+    return MailboxFullError(
+        f"at most {most:,} calls of a process are under way at once; await some of them before "
+        "more are made"
+    )
+
+
+def raised_error(answer: Answer) -> DspexError | None:
+    """Of a message to which the agent's method raised; None where it did not."""
+    if answer.is_ok:
+        return None
+    try:
+        error, told = pickle.loads(answer.payload)
+    except Exception as unreadable:
+        error, told = unreadable, ""
+    made = AgentRaisedError(f"the agent's method raised {type(error).__name__}: {error}")
+    made.add_note(told)
+    return made
 
 
 def deadline_error(request: Request, words: str) -> DeadlineError:

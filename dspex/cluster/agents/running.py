@@ -10,7 +10,6 @@ of its lease.
 from __future__ import annotations
 
 import asyncio
-import zlib
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
@@ -39,6 +38,7 @@ from dspex.foundation.agents.messages import (
     RAISED,
     REFUSED,
     Message,
+    fingerprint_of,
 )
 from dspex.foundation.ledger.agents.population import sender_of
 from dspex.foundation.ledger.wire import error_payload
@@ -60,7 +60,10 @@ class Messages(Protocol):
         number: int,
         done: Callable[[DspexError | None], None],
     ) -> None:
-        """Send a message of an agent exactly once; `done` hears when it has had its effect."""
+        """Send a message of an agent; `done` hears when it has had its effect, or never will.
+
+        Exactly once with a sender; without one as often as `AUTO` says.
+        """
 
 
 @final
@@ -181,7 +184,8 @@ class Running:
         is_there = cell is not None and self.inbox.withdraw(
             cell,
             lambda letter: (
-                letter.message.mid == message.number and letter.ticket.link is ticket.link
+                letter.message.mid == message.number
+                and letter.ticket.link.name == ticket.link.name  # of any generation
             ),
         )
         self.arrivals.answer(ticket, DONE, dumps(is_there))
@@ -228,7 +232,9 @@ class Running:
     def _context(
         self, key: str, resident: Resident, deadline: float | None, sender: str = ""
     ) -> TurnContext:
-        return TurnContext(key, self.runtime, resident.sent, deadline, sender)
+        return TurnContext(
+            key, self.runtime, resident.sent, deadline, sender, is_kept=resident.is_kept
+        )
 
     def _run_in_thread(self, cell: Cell, letters: Sequence[Letter]) -> None:
         resident: Resident = cell.resident
@@ -310,7 +316,7 @@ class Running:
                         message.below,
                         outcome.is_ok,
                         payload,
-                        zlib.crc32(message.args, zlib.crc32(message.method.encode())),
+                        fingerprint_of(message),
                     )
         if entry is None and not cell.uncommitted:
             self.tell(cell, letter, outcome)
@@ -416,13 +422,13 @@ class Running:
         def done(error: DspexError | None) -> None:
             if error is not None:
                 self.runtime.dead_letter(cell.key, target, method, args, error)
-            resident: Resident = cell.resident
-            if resident.is_kept and self.inbox.cells.get(cell.key) is cell:
+            if number and self.inbox.cells.get(cell.key) is cell:
                 entry = {"a": cell.key, "i": cell.token, "k": [number]}
                 self.commits.add(Pending(cell, entry))
 
         messages: Messages = self.runtime.messages
-        messages.deliver(target, method, args, sender=sender_of(cell.key), number=number, done=done)
+        sender = sender_of(cell.key) if number else ""
+        messages.deliver(target, method, args, sender=sender, number=number, done=done)
 
     def _arm(self, cell: Cell, timers: Mapping[str, Timer | None]) -> None:
         for name, timer in timers.items():

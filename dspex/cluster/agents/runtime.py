@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import secrets
+import time
 import weakref
 from collections.abc import Coroutine
 from typing import Any, TypeVar, final
@@ -19,12 +21,24 @@ from dspex.cluster.inside import is_inside_task
 from dspex.errors import DspexError, InvalidArgumentError
 from dspex.foundation.handles.foundation import Foundation
 from dspex.foundation.ports import Caller
+from dspex.foundation.record import Operation, put
 
-__all__ = ["Runtime", "add_host", "current_runtime", "remember", "remove_host", "runtime_of"]
+__all__ = [
+    "DEAD_LETTERS",
+    "Runtime",
+    "add_host",
+    "current_runtime",
+    "remember",
+    "remove_host",
+    "runtime_of",
+]
 
 logger = logging.getLogger("dspex.agents")
 
 T = TypeVar("T")
+
+DEAD_LETTERS = "s:dspex-dead-letters"
+"""The collection of records in which they are kept."""
 
 _of_foundations: weakref.WeakKeyDictionary[Foundation, Runtime] = weakref.WeakKeyDictionary()
 _latest: list[weakref.ref[Foundation]] = []
@@ -85,6 +99,27 @@ class Runtime:
     ) -> None:
         """Keep a message that could not be delivered, for people to look at."""
         logger.warning("a message %s from %s to %s is dead: %s", method, sender, target, error)
+        metadata = {
+            "sender": sender,
+            "target": target,
+            "method": method,
+            "error": f"{type(error).__name__}: {error}",
+            "at": time.time(),
+        }
+        # In the order of their deaths, which is that of their keys.
+        key = f"{time.time_ns():020d}-{secrets.token_hex(4)}"
+        self.start(self._keep_dead(put(key, args, metadata)))
+
+    async def _keep_dead(self, operation: Operation) -> None:
+        try:
+            await self.caller.write(
+                "records.commit",
+                collection=DEAD_LETTERS,
+                operations=[operation],
+                wait_durable=True,
+            )
+        except DspexError as error:
+            logger.error("a dead letter could not be kept: %s", error)
 
 
 def remember(foundation: Foundation, runtime: Runtime) -> None:

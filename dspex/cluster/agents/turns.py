@@ -54,27 +54,49 @@ class TurnContext:
         Through which it reaches others.
     deadline : float or None
         Instant of the host's clock; carried along to what it calls.
+    is_kept : bool
+        Whether the agent keeps its state, and with it the count of what it sent.
     outgoing : list of (number, target, method, args, key)
     sent : int
         The number of the last message of this agent.
     timers : dict of str to Timer or None
     """
 
-    __slots__ = ("base", "deadline", "key", "outgoing", "runtime", "sender", "sent", "timers")
+    __slots__ = (
+        "base",
+        "deadline",
+        "is_kept",
+        "key",
+        "outgoing",
+        "runtime",
+        "sender",
+        "sent",
+        "timers",
+    )
 
     def __init__(
-        self, key: str, runtime: Any, sent: int, deadline: float | None, sender: str = ""
+        self,
+        key: str,
+        runtime: Any,
+        sent: int,
+        deadline: float | None,
+        sender: str = "",
+        *,
+        is_kept: bool = False,
     ) -> None:
         self.key = key
         self.runtime = runtime
         self.deadline = deadline
         self.base = self.sent = sent
         self.sender = sender
+        self.is_kept = is_kept
         self.outgoing: list[tuple[int, str, str, bytes, str]] = []
         self.timers: dict[str, Timer | None] = {}
 
     def number(self) -> int:
-        """The next number of a message of this agent."""
+        """The next number of a message of this agent; 0 where it could not go on counting."""
+        if not self.is_kept:
+            return 0
         self.sent += 1
         return self.sent
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple, final
 
-__all__ = ["NEW", "Answered", "Dedup", "Row"]
+__all__ = ["BY_KEY", "KEYS", "NEW", "Answered", "Dedup", "Row"]
 
 
 class Answered(NamedTuple):
@@ -34,11 +34,17 @@ class Answered(NamedTuple):
     fingerprint: int
 
 
+BY_KEY = "key:"
+"""How the sender of a message begins that its user has given a key of its own."""
+
+KEYS = 1_000
+"""Keys of users that one receiver remembers; the oldest is forgotten for the next."""
+
 NEW = None
 """A message that has had no effect yet."""
 
-Row = tuple[str, int, list[tuple[int, bool, bytes | None, int]]]
-"""(sender, the largest number, (number, *`Answered`) of each that is kept)"""
+Row = tuple[str, int, int, list[tuple[int, bool, bytes | None, int]]]
+"""(sender, the largest number, below which all is acknowledged, (number, *`Answered`) of each kept)"""
 
 
 @final
@@ -58,29 +64,52 @@ class Dedup:
     Answered(is_ok=True, payload=None, fingerprint=0)
     """
 
-    __slots__ = ("_answers", "_last")
+    __slots__ = ("_answers", "_below", "_last")
 
     def __init__(self) -> None:
         self._last: dict[str, int] = {}
+        self._below: dict[str, int] = {}
         self._answers: dict[str, dict[int, Answered]] = {}
 
-    def look_up(self, sender: str, number: int) -> Answered | None:
-        """What became of a message; `NEW` where it has had no effect."""
+    def look_up(self, sender: str, number: int, *, is_call: bool = False) -> Answered | None:
+        """What became of a message; `NEW` where it has had no effect.
+
+        Parameters
+        ----------
+        sender : str
+        number : int
+        is_call : bool
+            Whether its sender wants the answer. Then one that is neither kept nor acknowledged was
+            to a message that changed nothing, as only changes are recorded.
+        """
         if number > self._last.get(sender, 0):
             return NEW
         kept = self._answers.get(sender, {}).get(number)
-        return Answered(True, None, 0) if kept is None else kept
+        if kept is not None:
+            return kept
+        if is_call and number >= self._below.get(sender, 0):
+            return NEW
+        return Answered(True, None, 0)
 
     def record(self, sender: str, number: int, answered: Answered) -> bool:
         """Take note of a message's effect; gives whether the sender was unknown before."""
         is_first = sender not in self._last
+        if is_first and sender.startswith(BY_KEY):
+            self._forget_oldest_key()
         self._last[sender] = max(number, self._last.get(sender, 0))
         if answered.payload is not None:
             self._answers.setdefault(sender, {})[number] = answered
         return is_first
 
+    def _forget_oldest_key(self) -> None:
+        keys = [each for each in self._last if each.startswith(BY_KEY)]
+        if len(keys) >= KEYS:
+            self.forget(keys[0])
+
     def acknowledge(self, sender: str, below: int) -> None:
         """Let go of the answers that the sender has."""
+        if below > self._below.get(sender, 0):
+            self._below[sender] = below
         answers = self._answers.get(sender)
         if answers is None:
             return
@@ -92,6 +121,7 @@ class Dedup:
     def forget(self, sender: str) -> None:
         """Let go of a sender that is no more."""
         self._last.pop(sender, None)
+        self._below.pop(sender, None)
         self._answers.pop(sender, None)
 
     def senders(self) -> Iterator[str]:
@@ -104,6 +134,7 @@ class Dedup:
             (
                 sender,
                 last,
+                self._below.get(sender, 0),
                 [(number, *each) for number, each in self._answers.get(sender, {}).items()],
             )
             for sender, last in self._last.items()
@@ -113,8 +144,10 @@ class Dedup:
     def from_rows(cls, rows: Any) -> Dedup:
         """Make it again."""
         made = cls()
-        for sender, last, answers in rows:
+        for sender, last, below, answers in rows:
             made._last[sender] = last
+            if below:
+                made._below[sender] = below
             if answers:
                 made._answers[sender] = {n: Answered(*each) for n, *each in answers}
         return made

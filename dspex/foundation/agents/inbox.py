@@ -15,9 +15,10 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol, final
 
-from dspex.errors import DeadlineError, DspexError
+from dspex.errors import DeadlineError, DspexError, InvalidRequestError, MailboxFullError
 from dspex.foundation.agents.dedup import NEW, Answered, Dedup
 from dspex.foundation.agents.messages import (
+    CAST,
     DELIVERY,
     DONE,
     ELSEWHERE,
@@ -27,6 +28,7 @@ from dspex.foundation.agents.messages import (
     REFUSED,
     RESUMED,
     Message,
+    fingerprint_of,
 )
 from dspex.foundation.ledger.wire import error_payload
 
@@ -79,6 +81,8 @@ class Cell:
         Its incarnation.
     limit : int
         Messages that may wait.
+    refuses : bool
+        Whether one more is refused for good.
     phase : int
         `LOADING` until it is made, `LEAVING` once it is to go elsewhere.
     is_busy : bool
@@ -96,6 +100,7 @@ class Cell:
         "limit",
         "mailbox",
         "phase",
+        "refuses",
         "resident",
         "token",
         "uncommitted",
@@ -106,6 +111,7 @@ class Cell:
         self.token = token
         self.limit = limit
         self.phase = LOADING
+        self.refuses = False
         self.is_busy = False
         self.uncommitted = 0
         self.mailbox: deque[Letter] | None = None
@@ -175,14 +181,20 @@ class Inbox:
         if mailbox is None:
             mailbox = cell.mailbox = deque()
         elif len(mailbox) >= cell.limit:
-            stuck[key] = FULL
-            self._answer(ticket, FULL, None)
+            self._overflow(cell, ticket)
             return None
         if is_once and cell.phase == READY:
             self._join(cell, message, ticket)
         deadline = None if message.left is None else now + message.left
         mailbox.append(Letter(message, ticket, deadline))
         return cell
+
+    def _overflow(self, cell: Cell, ticket: Ticket) -> None:
+        if cell.refuses:
+            self._answer(ticket, REFUSED, error_payload(_full(cell)))
+        else:
+            ticket.stuck[cell.key] = FULL
+            self._answer(ticket, FULL, None)
 
     def _is_known(self, cell: Cell, message: Message, ticket: Ticket) -> bool:
         """Answer a message that was there before, or have it answered with the one under way."""
@@ -193,10 +205,14 @@ class Inbox:
                 return True
         if cell.dedup is None:
             return False
-        found = cell.dedup.look_up(message.sender, message.number)
+        is_call = not message.flags & CAST
+        found = cell.dedup.look_up(message.sender, message.number, is_call=is_call)
         if found is NEW:
             return False
-        self._answer(ticket, *_stored(found))
+        if found.payload is not None and found.fingerprint != fingerprint_of(message):
+            self._answer(ticket, REFUSED, error_payload(_another(message)))
+        else:
+            self._answer(ticket, *_stored(found))
         return True
 
     @staticmethod
@@ -245,13 +261,13 @@ class Inbox:
 
     def withdraw(self, cell: Cell, matches: Callable[[Letter], bool]) -> bool:
         """Drop the messages that match, if they have not begun."""
+        dropped = [letter for letter in cell.mailbox or () if matches(letter)]
         kept = [letter for letter in cell.mailbox or () if not matches(letter)]
-        is_there = len(kept) < cell.waiting
-        for letter in cell.mailbox or ():
-            if matches(letter) and cell.joined is not None:
-                cell.joined.pop((letter.message.sender, letter.message.number), None)
         cell.mailbox = deque(kept) if kept else None
-        return is_there
+        for letter in dropped:
+            # Nobody waits for it, but its sender asks for answers as long as one is missing.
+            self.answer(cell, letter, DONE, None)
+        return bool(dropped)
 
     def _refuse(self, cell: Cell, letter: Letter, error: DspexError) -> None:
         message = letter.message
@@ -314,6 +330,21 @@ class Inbox:
 
 def _stored(found: Answered) -> Verdict:
     return (DONE if found.is_ok else RAISED), found.payload
+
+
+def _full(cell: Cell) -> DspexError:
+    return MailboxFullError(
+        f"a mailbox holds so many messages; that of {cell.key.partition(':')[2]!r} holds "
+        f'{cell.limit:,}, and its agent was created with overflow="refuse"; call again later'
+    )
+
+
+def _another(message: Message) -> DspexError:
+    return InvalidRequestError(
+        f"a message that comes again says the same; {message.method} came as number "
+        f"{message.number} of {message.sender}, which was another call before; a turn that was cut off "
+        "and is run again must call the same methods with the same arguments"
+    )
 
 
 def _too_late(letter: Letter) -> DspexError:

@@ -17,6 +17,7 @@ answers. Arguments, results and errors are pickles, which only agents and caller
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -43,6 +44,7 @@ __all__ = [
     "decode_flight",
     "encode_answers",
     "encode_flight",
+    "fingerprint_of",
 ]
 
 PROTOCOL = 1
@@ -90,6 +92,11 @@ class Message(NamedTuple):
     left: float | None
     method: str
     args: bytes
+
+
+def fingerprint_of(message: Message) -> int:
+    """What two messages of the same number have in common, if they are the same."""
+    return zlib.crc32(message.args, zlib.crc32(message.method.encode()))
 
 
 class Flight(NamedTuple):

@@ -26,6 +26,7 @@ from dspex.errors import (
     InvalidRequestError,
     SessionExpiredError,
 )
+from dspex.foundation.agents.dedup import BY_KEY
 from dspex.foundation.ledger.agents.balancing import Better, better_places
 from dspex.foundation.ledger.agents.border import check_turn, checked_agents, refuse_taken
 from dspex.foundation.ledger.agents.creations import Creations
@@ -409,6 +410,8 @@ class Agents:
     def _is_alive(self, sender: str) -> bool:
         if sender.startswith("agent:"):
             return sender[6:] in self._known.agents
+        if sender.startswith(BY_KEY):
+            return True
         return self._sessions.is_open(sender)
 
     def _host_of(self, session: str) -> str:

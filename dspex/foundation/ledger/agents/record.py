@@ -104,6 +104,8 @@ class Spec:
             raise InvalidRequestError(f"no persistence {fields['persistence']!r:.80}")
         if fields["failover"] not in ("automatic", "manual", "none"):
             raise InvalidRequestError(f"no failover {fields['failover']!r:.80}")
+        if fields["overflow"] not in ("wait", "refuse"):
+            raise InvalidRequestError(f"no overflow {fields['overflow']!r:.80}")
         return cls.made(fields)
 
     @classmethod
@@ -161,6 +163,7 @@ _FIELDS: Mapping[str, tuple[type, ...]] = {
     "max_restarts": (int, _NONE),
     "within": (int, float),
     "mailbox": (int,),
+    "overflow": (str,),
 }
 
 
