@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import sys
-import threading
 from collections.abc import Callable, Generator
 from contextlib import suppress
 from typing import Any, NamedTuple, NoReturn, final
@@ -61,18 +60,14 @@ class AgentFuture(concurrent.futures.Future[Any]):
         loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__()
+        # Calls are made by the hundred thousand: what few futures need is made when they need it.
         self._loop = loop
         self._describe = describe
         self._decode = decode
-        self._decode_lock = threading.Lock()
         self._decoded: Outcome | None = None
         self._on_cancel = cancel
-        self._cancel_once = threading.Lock()  # taken by the first `cancel`, and kept
-        # Unlike callbacks these can be taken back: who waits a second, again and again, for an
-        # answer that takes an hour must not leave 3,600 of them behind.
-        self._listeners: dict[object, Callable[[AgentFuture], object]] | None = {}
-        self._listeners_lock = threading.Lock()
-        self.add_done_callback(_tell_listeners)
+        self._is_cancel_told = False
+        self._listeners: dict[object, Callable[[AgentFuture], object]] | None = None
 
     def set_result(self, result: Any) -> None:
         """Give the answer, not yet decoded; dropped where the call was cancelled."""
@@ -130,7 +125,9 @@ class AgentFuture(concurrent.futures.Future[Any]):
         """Give the call up, unless it is done; tells whether it is cancelled now."""
         if not super().cancel():
             return False
-        if self._cancel_once.acquire(blocking=False):
+        with self._condition:
+            is_first, self._is_cancel_told = not self._is_cancel_told, True
+        if is_first:
             # Until then `concurrent.futures.wait` takes it for pending.
             self.set_running_or_notify_cancel()
             if self._on_cancel is not None:
@@ -220,7 +217,7 @@ class AgentFuture(concurrent.futures.Future[Any]):
         return Outcome(error=error) if error is not None else self._decoded_once()
 
     def _decoded_once(self) -> Outcome:
-        with self._decode_lock:
+        with self._condition:
             if self._decoded is None:
                 raw = super().result()
                 try:
@@ -233,15 +230,20 @@ class AgentFuture(concurrent.futures.Future[Any]):
     def subscribe(self, listener: Callable[[AgentFuture], object]) -> Callable[[], None]:
         """As `add_done_callback`; gives what takes it back."""
         token = object()
-        with self._listeners_lock:
-            if self._listeners is not None:
+        with self._condition:
+            if not self.done():
+                # Unlike callbacks these can be taken back: who waits a second, again and again, for
+                # an answer that takes an hour must not leave 3,600 of them behind.
+                if self._listeners is None:
+                    self._listeners = {}
+                    self.add_done_callback(_tell_listeners)
                 self._listeners[token] = listener
                 return lambda: self._unsubscribe(token)
         listener(self)
         return _nothing
 
     def _unsubscribe(self, token: object) -> None:
-        with self._listeners_lock:
+        with self._condition:
             if self._listeners is not None:
                 self._listeners.pop(token, None)
 
@@ -256,7 +258,7 @@ class Outcome(NamedTuple):
 # A function and not a method: a future that holds itself would wait for the garbage collector.
 def _tell_listeners(future: concurrent.futures.Future[Any]) -> None:
     assert isinstance(future, AgentFuture)
-    with future._listeners_lock:
+    with future._condition:
         listeners, future._listeners = future._listeners, None
     for listener in (listeners or {}).values():
         listener(future)

@@ -6,6 +6,7 @@ Knows: ids, calls. Must not know: hosts, how a call travels.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, final
 
 from dspex.agents.answer import AgentFuture
@@ -149,18 +150,20 @@ class AgentHandle:
         """
         packed = dumps((args, dict(kwargs or {}))) if args or kwargs else NO_ARGS
         flags, seconds = _delivery(delivery), parse_seconds("timeout", timeout)
-        if idempotency_key is not None:
-            return self._send_keyed(name, packed, delivery, seconds, idempotency_key)
-        if retry is None:
+        if retry is None and idempotency_key is None:
             return self._send(name, packed, flags, seconds)
+
+        def send(handle: AgentHandle, left: float | None) -> AgentFuture:
+            if idempotency_key is not None:
+                return handle._send_keyed(name, packed, delivery, left, idempotency_key)
+            return handle._send(name, packed, flags, left)
+
+        if retry is None:
+            return send(self, seconds)
         runtime = self._reached()
         deadline = deadline_of(runtime, seconds)
-
-        def again(left: float | None) -> AgentFuture:
-            return AgentHandle(self._key, self._name, runtime)._send(name, packed, flags, left)
-
-        first = self._send(name, packed, flags, seconds)
-        return retried(first, again, retry, runtime, deadline)
+        bound = AgentHandle(self._key, self._name, runtime)
+        return retried(send(self, seconds), partial(send, bound), retry, runtime, deadline)
 
     def cast(
         self,
@@ -243,7 +246,7 @@ class AgentHandle:
         future = AgentFuture(
             _decode,
             describe=f"{self.id}.{name}",
-            cancel=lambda: runtime.messages.cancel(request),
+            cancel=partial(runtime.messages.cancel, request),
             loop=runtime.loop,
         )
         request.future = future

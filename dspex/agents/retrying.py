@@ -75,8 +75,8 @@ class RetryPolicy:
         """Seconds before the second attempt, before the third, and so on."""
         wait = float(self.backoff)
         for _ in range(self.attempts - 1):
-            yield min(wait, self.most)
-            wait = min(wait * self.factor, self.most)
+            yield min(wait, float(self.most))
+            wait *= self.factor
 
 
 def retried(
@@ -137,9 +137,7 @@ def retried(
     )
     work = attempt()
     try:
-        attempts = contextvars.Context().run(
-            asyncio.run_coroutine_threadsafe, work, runtime.loop
-        )
+        attempts = contextvars.Context().run(asyncio.run_coroutine_threadsafe, work, runtime.loop)
     except RuntimeError:  # the loop is closed, and the first attempt has failed of it
         work.close()
         return first

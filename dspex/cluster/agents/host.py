@@ -116,7 +116,22 @@ class Host:
             self.running.spawn(self._let_go(event[3]))
         elif event[0] == "ended":
             for key in event[3]:
+                self._end_when_settled(key)
+
+    def _end_when_settled(self, key: str) -> None:
+        """Forget an agent that was stopped, but answer first what was committed with its end."""
+        cell = self.inbox.cells.get(key)
+        if cell is None or not cell.uncommitted:
+            self.running.end(key)
+            return
+
+        async def later() -> None:
+            while cell.uncommitted:
+                await asyncio.sleep(0.001)
+            if self.inbox.cells.get(key) is cell:
                 self.running.end(key)
+
+        self.running.spawn(later())
 
     async def _look(self) -> None:
         """Compare what is here with what should be."""

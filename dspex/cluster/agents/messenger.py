@@ -14,9 +14,10 @@ import logging
 import secrets
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any, final
 
+from dspex.cluster.agents.finding import Finder
 from dspex.cluster.agents.refusals import (
     closed_error,
     crowded_error,
@@ -27,7 +28,7 @@ from dspex.cluster.agents.refusals import (
     outcome_error,
     raised_error,
 )
-from dspex.cluster.agents.requests import AUTO, Answer, Request
+from dspex.cluster.agents.requests import AUTO, Answer, NotSentError, Request
 from dspex.errors import DspexError
 from dspex.foundation.agents.messages import (
     AT_LEAST_ONCE,
@@ -58,8 +59,6 @@ ANSWER_WITHIN = 30.0
 DOUBT_AFTER = 0.5
 """Seconds after which an answer is late, and the ledger is asked whether the host is one still."""
 
-LOCATE_AT_ONCE = 5_000
-
 MOST_UNANSWERED = 500_000
 """Calls of one process that may be under way."""
 
@@ -88,16 +87,16 @@ class Messenger:
         self._mids = itertools.count(1)
         self._kept: dict[str, bool] = {}
         self._unresolved: dict[str, list[Request]] = {}
-        self._resolving: set[str] = set()
+        self._resolving: dict[str, None] = {}
         self._numbers = itertools.count(1)
         self._session = caller.session
         self._unanswered: dict[str, dict[int, None]] = {}
         self._inbox: deque[Request] = deque()
         self._is_woken = False
-        self._dirty: set[str] = set()
+        self._dirty: dict[str, None] = {}  # a set would have another order each time
         self._polling: set[tuple[str, int]] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._ticking: asyncio.TimerHandle | None = None
+        self._finder = Finder(caller, self._outbound, self, self._spawn)
         self._closed = False
 
     # --- taking requests ---------------------------------------------------------------------
@@ -158,9 +157,10 @@ class Messenger:
         inbox = self._inbox
         while inbox:
             self._take(inbox.popleft())
-        self._pump()
+        self.pump()
         if self._resolving:
-            self._resolve()
+            keys, self._resolving = list(self._resolving), {}
+            self._finder.look_for(keys)
 
     def _take(self, request: Request) -> None:
         if self._closed:
@@ -176,7 +176,7 @@ class Messenger:
             self._enqueue(request)
         else:
             self._unresolved[key] = [request]
-            self._resolving.add(key)
+            self._resolving[key] = None
 
     def _enqueue(self, request: Request) -> None:
         """Number a call whose receiver is known, and put it on its way."""
@@ -207,7 +207,7 @@ class Messenger:
         self._requests[mid] = request
         address = self._outbound.send(message)
         if address is not None:
-            self._dirty.add(address)
+            self._dirty[address] = None
 
     def _numbered(self, key: str) -> tuple[str, int, int]:
         if self._session != self._caller.session:
@@ -229,12 +229,13 @@ class Messenger:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _pump(self) -> None:
-        dirty, self._dirty = self._dirty, set()
+    def pump(self) -> None:
+        """Send what may be sent now."""
+        dirty, self._dirty = self._dirty, {}
         for address in dirty:
             while (posted := self._outbound.post(address)) is not None:
                 self._spawn(self._fly(posted))
-        self._tick_when_due()
+        self._finder.look_when_due()
 
     async def _fly(self, posted: Posted) -> None:
         flight = Flight(
@@ -252,8 +253,8 @@ class Messenger:
     ) -> None:
         try:
             blob = await self._sent(address, flight)
-        except (OSError, DspexError, TimeoutError) as error:
-            self._lost(address, generation, error)
+        except NotSentError as error:
+            self._lost(address, generation, error, unsent=place)
             return
         except Exception as error:  # as Dask tells what failed there
             self._lost(address, generation, error)
@@ -267,12 +268,20 @@ class Messenger:
             request = self._requests.pop(message.mid, None)
             if request is not None:
                 self._answer(request, status, payload)
-        self._dirty.add(address)
-        self._pump()
+        self._dirty[address] = None
+        self.pump()
         self._poll(address)
 
     async def _sent(self, address: str, flight: Flight) -> bytes:
         """Send a flight; TimeoutError where its host is another by now, or silent for long."""
+        while True:
+            try:
+                return await self._sent_once(address, flight)
+            except NotSentError:
+                if await self._caller.read("agents.host", address=address) is None:
+                    raise
+
+    async def _sent_once(self, address: str, flight: Flight) -> bytes:
         sending = self._loop.create_task(self._transfer(address, flight))
         incarnation: Any = ...
         deadline = self._loop.time() + ANSWER_WITHIN
@@ -307,8 +316,15 @@ class Messenger:
             self._polling.discard((address, generation))
         self._poll(address)
 
-    def _lost(self, address: str, generation: int, error: BaseException | None) -> None:
-        lost = self._outbound.lost(address, generation, self._caller.now())
+    def _lost(
+        self,
+        address: str,
+        generation: int,
+        error: BaseException | None,
+        *,
+        unsent: int | None = None,
+    ) -> None:
+        lost = self._outbound.lost(address, generation, self._caller.now(), unsent=unsent)
         for message in lost.failed:
             request = self._requests.pop(message.mid, None)
             if request is not None:
@@ -316,7 +332,7 @@ class Messenger:
                     request,
                     cut_off_error(address, message, error),
                 )
-        self._pump()
+        self.pump()
 
     # --- answers -----------------------------------------------------------------------------
 
@@ -388,56 +404,22 @@ class Messenger:
             next(self._mids), message.key, CANCEL | CAST, "", message.mid, 0, None, "", b""
         )
         self._outbound.send(withdrawal)
-        self._dirty.add(address)
-        self._pump()
+        self._dirty[address] = None
+        self.pump()
 
     # --- where agents are --------------------------------------------------------------------
 
-    def _resolve(self) -> None:
-        keys = list(self._resolving)
-        self._resolving.clear()
-        for at in range(0, len(keys), LOCATE_AT_ONCE):
-            self._spawn(self._locate(keys[at : at + LOCATE_AT_ONCE]))
-
-    def _tick_when_due(self) -> None:
-        due = self._outbound.next_due()
-        if due is None:
-            return
-        if self._ticking is not None:
-            if self._ticking.when() <= self._loop.time():
-                return
-            self._ticking.cancel()
-        delay = max(0.002, due - self._caller.now())
-        self._ticking = self._loop.call_later(delay, self._tick)
-
-    def _tick(self) -> None:
-        self._ticking = None
-        keys = self._outbound.to_locate(self._caller.now())
-        for at in range(0, len(keys), LOCATE_AT_ONCE):
-            self._spawn(self._locate(keys[at : at + LOCATE_AT_ONCE]))
-        self._tick_when_due()
-
-    async def _locate(self, keys: Sequence[str]) -> None:
-        try:
-            found = await self._caller.read("agents.locate", keys=list(keys))
-        except DspexError as error:
-            for key in keys:
-                self._give_up(key, error)
-            return
-        for key, place in zip(keys, found, strict=True):
-            self._located(key, place)
-        self._pump()
-
-    def _located(self, key: str, place: Any) -> None:
+    def located(self, key: str, place: Any) -> None:
+        """Take where an agent is, and send what waits for it."""
         if place is None:
-            self._give_up(
+            self.give_up(
                 key,
                 not_found_error(key),
             )
             return
         status, host, reason, persistence = place
         if status in ("lost", "failed"):
-            self._give_up(key, outcome_error(key, status, reason, persistence))
+            self.give_up(key, outcome_error(key, status, reason, persistence))
             return
         self._kept[key] = persistence is not None
         if host:
@@ -447,9 +429,10 @@ class Messenger:
                 self._enqueue(request)
         address = self._outbound.located(key, host or None, self._caller.now())
         if address is not None:
-            self._dirty.add(address)
+            self._dirty[address] = None
 
-    def _give_up(self, key: str, error: DspexError) -> None:
+    def give_up(self, key: str, error: DspexError) -> None:
+        """Answer what waits for an agent that cannot be reached."""
         self._kept.pop(key, None)
         for request in self._unresolved.pop(key, ()):
             self._fail(request, error)
@@ -475,8 +458,7 @@ class Messenger:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._ticking is not None:
-            self._ticking.cancel()
+        self._finder.close()
         requests = [*self._requests.values()]
         for waiting in self._unresolved.values():
             requests += waiting

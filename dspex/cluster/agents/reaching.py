@@ -16,6 +16,7 @@ from dask import config
 from distributed import Client
 from distributed.core import send_recv
 
+from dspex.cluster.agents.requests import NotSentError
 from dspex.errors import UnavailableError
 
 __all__ = ["Reach", "reach_of"]
@@ -55,6 +56,8 @@ class Reach:
 
         Raises
         ------
+        NotSentError
+            Where it did not leave.
         OSError
             Where nobody knows whether it arrived.
         """
@@ -64,10 +67,10 @@ class Reach:
         within = self._within.get(address, FIRST_WITHIN)
         try:
             comm = await self._pool.connect(address, timeout=within)
-        except OSError:
+        except OSError as error:
             self._within[address] = min(2 * within, MOST)
             if self._by_way_of is None or address in self._reached:
-                raise
+                raise NotSentError(f"{address} cannot be connected to: {error}") from error
             return await self._by_way_of(address, blob)
         self._within.pop(address, None)
         self._reached.add(address)

@@ -12,10 +12,14 @@ from typing import Any, final
 
 from dspex.foundation.agents.messages import Message
 
-__all__ = ["AUTO", "Answer", "Request"]
+__all__ = ["AUTO", "Answer", "NotSentError", "Request"]
 
 AUTO = 3
 """Exactly once where the receiver keeps its state, else at most once."""
+
+
+class NotSentError(OSError):
+    """A flight that has not left: its host could not be connected to."""
 
 
 @final

@@ -240,12 +240,23 @@ class Running:
         resident: Resident = cell.resident
         for letter in letters:
             message = letter.message
+            if letter.deadline is not None and letter.deadline < self._caller.now():
+                self._loop.call_soon_threadsafe(self._refuse_late, cell, letter)
+                continue
             context = self._context(cell.key, resident, letter.deadline, message.sender)
             outcome = resident.run(message.method, message.args, context)
             resident.sent = context.sent
             self._done.append((cell, letter, outcome))
             self._wake()
         self._loop.call_soon_threadsafe(self._finished, cell)
+
+    def _refuse_late(self, cell: Cell, letter: Letter) -> None:
+        """Refuse what came late because others ran before it in a row."""
+        cell.taken -= 1
+        if self.inbox.cells.get(cell.key) is cell:
+            self.inbox.refuse_late(cell, letter)
+        else:
+            self._answer_for_a_ghost(letter)
 
     async def _run_async(self, cell: Cell, letter: Letter) -> None:
         message = letter.message
@@ -273,6 +284,7 @@ class Running:
     def _finished(self, cell: Cell) -> None:
         self._drain()
         cell.is_busy = False
+        cell.taken = 0
         self._may_run(cell)
         self._flush_runnable()
 
@@ -297,6 +309,7 @@ class Running:
 
     def _take_outcome(self, cell: Cell, letter: Letter, outcome: Outcome) -> None:
         self.turns += 1
+        cell.taken -= 1
         message = letter.message
         if self.inbox.cells.get(cell.key) is not cell:
             self._answer_for_a_ghost(letter)

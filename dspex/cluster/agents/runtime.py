@@ -80,6 +80,15 @@ class Runtime:
         self.host = host
         self.client = client
 
+    def space(self, namespace: str | None) -> str:
+        """The namespace that is meant: as given, else of the agent that asks, else of this way."""
+        if namespace is not None:
+            return namespace
+        turn = current_turn()
+        if turn is not None and turn.runtime is self:
+            return turn.key.partition(":")[0]
+        return self.namespace
+
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Wait for the work; where this is the loop that must do it, give it to be awaited."""
         try:

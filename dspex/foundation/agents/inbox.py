@@ -12,7 +12,7 @@ the sender has heard of it and goes on with the refused one: so none overtakes.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol, final
 
 from dspex.errors import DeadlineError, DspexError, InvalidRequestError, MailboxFullError
@@ -86,6 +86,8 @@ class Cell:
     phase : int
         `LOADING` until it is made, `LEAVING` once it is to go elsewhere.
     is_busy : bool
+    taken : int
+        Messages that were taken to run in a row, and have not run yet.
     uncommitted : int
         Turns whose commit is under way.
     resident : Any
@@ -102,6 +104,7 @@ class Cell:
         "phase",
         "refuses",
         "resident",
+        "taken",
         "token",
         "uncommitted",
     )
@@ -113,6 +116,7 @@ class Cell:
         self.phase = LOADING
         self.refuses = False
         self.is_busy = False
+        self.taken = 0
         self.uncommitted = 0
         self.mailbox: deque[Letter] | None = None
         self.dedup: Dedup | None = None
@@ -122,7 +126,7 @@ class Cell:
     @property
     def waiting(self) -> int:
         """How many messages wait."""
-        return 0 if self.mailbox is None else len(self.mailbox)
+        return len(self.mailbox or ()) + max(0, self.taken - 1)
 
 
 @final
@@ -209,7 +213,12 @@ class Inbox:
         found = cell.dedup.look_up(message.sender, message.number, is_call=is_call)
         if found is NEW:
             return False
-        if found.payload is not None and found.fingerprint != fingerprint_of(message):
+        if found is LOST:
+            if message.left is None:
+                return False
+            # It may be that it was too late already, and did not run before those behind it.
+            self._answer(ticket, REFUSED, error_payload(_too_late(message)))
+        elif found.payload is not None and found.fingerprint != fingerprint_of(message):
             self._answer(ticket, REFUSED, error_payload(_another(message)))
         else:
             self._answer(ticket, *_stored(found))
@@ -245,7 +254,7 @@ class Inbox:
         while mailbox and len(taken) < AT_ONCE:
             letter = mailbox.popleft()
             if letter.deadline is not None and letter.deadline < now:
-                self._refuse(cell, letter, _too_late(letter))
+                self.refuse_late(cell, letter)
                 continue
             if runs_alone(letter):
                 if taken:
@@ -257,6 +266,7 @@ class Inbox:
         if not mailbox:
             cell.mailbox = None
         cell.is_busy = bool(taken)
+        cell.taken = len(taken)
         return taken
 
     def withdraw(self, cell: Cell, matches: Callable[[Letter], bool]) -> bool:
@@ -269,23 +279,31 @@ class Inbox:
             self.answer(cell, letter, DONE, None)
         return bool(dropped)
 
+    def refuse_late(self, cell: Cell, letter: Letter) -> None:
+        """Answer a message whose deadline came before its turn; it had no effect."""
+        self._refuse(cell, letter, _too_late(letter))
+
     def _refuse(self, cell: Cell, letter: Letter, error: DspexError) -> None:
-        message = letter.message
-        if cell.joined is not None:
-            cell.joined.pop((message.sender, message.number), None)
-        self._answer(letter.ticket, REFUSED, error_payload(error))
+        self.answer(cell, letter, REFUSED, error_payload(error))
 
     def answer(self, cell: Cell, letter: Letter, status: int, payload: Any) -> None:
         """Answer a message, and all its repetitions; its effect is committed."""
+        for ticket in self._tickets(cell, letter):
+            self._answer(ticket, status, payload)
+
+    @staticmethod
+    def _tickets(cell: Cell, letter: Letter) -> Sequence[Any]:
+        """Who is to hear of a message; none where all were sent elsewhere before."""
         message = letter.message
-        if message.flags & DELIVERY == EXACTLY_ONCE and cell.joined is not None:
-            tickets = cell.joined.pop((message.sender, message.number), None)
-            if not cell.joined:
-                cell.joined = None
-            for ticket in tickets or ():
-                self._answer(ticket, status, payload)
-        else:
-            self._answer(letter.ticket, status, payload)
+        if message.flags & DELIVERY != EXACTLY_ONCE or cell.phase == LOADING:
+            return (letter.ticket,)
+        joined = cell.joined
+        if joined is None:
+            return ()
+        tickets = joined.pop((message.sender, message.number), ())
+        if not joined:
+            cell.joined = None
+        return tickets
 
     def record(self, cell: Cell, message: Message, answered: Answered) -> None:
         """Keep for repetitions what was committed."""
@@ -296,12 +314,11 @@ class Inbox:
 
     def leave(self, cell: Cell) -> None:
         """Let no more messages of an agent run: those that wait are sent elsewhere."""
-        cell.phase = LEAVING
         mailbox, cell.mailbox = cell.mailbox, None
         for letter in mailbox or ():
-            if cell.joined is not None:
-                cell.joined.pop((letter.message.sender, letter.message.number), None)
-            self._send_away(cell.key, letter.ticket)
+            for ticket in self._tickets(cell, letter):
+                self._send_away(cell.key, ticket)
+        cell.phase = LEAVING
 
     def drop(self, key: str) -> Cell | None:
         """Forget an agent; who waits for its answers is sent elsewhere."""
@@ -324,7 +341,9 @@ class Inbox:
     def loads(self) -> Iterator[tuple[str, int]]:
         """(key, messages that wait) of agents before which there are some."""
         return (
-            (key, len(cell.mailbox)) for key, cell in self.cells.items() if cell.mailbox is not None
+            (key, cell.waiting)
+            for key, cell in self.cells.items()
+            if cell.mailbox is not None or cell.taken > 1
         )
 
 

@@ -111,6 +111,7 @@ class Outbound:
         self._links: dict[str, _Link] = {}
         self._held: dict[str, _Held] = {}
         self._attempts: dict[str, int] = {}
+        self._abandoned: set[int] = set()
         self._generations = 0
 
     # --- sending -----------------------------------------------------------------------------
@@ -159,6 +160,8 @@ class Outbound:
         while link.queue and len(messages) < AT_ONCE and size < BYTES_AT_ONCE:
             message = link.queue.popleft()
             link.taken += 1
+            if self._is_abandoned(message):
+                continue
             held = self._held.get(message.key)
             if held is not None:
                 held.waiting.append(message)
@@ -203,7 +206,10 @@ class Outbound:
             message = link.outstanding.pop(mid, None)
             if message is None:
                 continue
+            is_abandoned = self._is_abandoned(message)
             if status in (ELSEWHERE, FULL):
+                if is_abandoned:
+                    continue
                 held = self._hold(message.key, status)
                 if held.due < 0.0:
                     self._back_off(message.key, held, now)
@@ -221,15 +227,30 @@ class Outbound:
         held.attempts += 1
         self._attempts[key] = held.attempts
 
-    def lost(self, address: str, generation: int, now: float) -> Lost:
-        """Give a link up of which a flight was not answered."""
+    def lost(
+        self, address: str, generation: int, now: float, *, unsent: int | None = None
+    ) -> Lost:
+        """Give a link up of which a flight was not answered.
+
+        Parameters
+        ----------
+        address : str
+        generation : int
+        now : float
+        unsent : int, optional
+            The place of a flight that is known not to have left.
+        """
         link = self._links.get(address)
         if link is None or link.generation != generation:
             return Lost([])
         del self._links[address]
         failed = []
+        unsent_messages = () if unsent is None else link.flights.get(unsent, ())
+        here = {message.mid for message in unsent_messages}
         for message in (*link.outstanding.values(), *link.queue):
-            is_sent = message.mid in link.outstanding
+            if self._is_abandoned(message):
+                continue
+            is_sent = message.mid in link.outstanding and message.mid not in here
             if is_sent and message.flags & DELIVERY == AT_MOST_ONCE:
                 failed.append(message)
                 continue
@@ -303,13 +324,20 @@ class Outbound:
         return [] if held is None else sorted(held.waiting)
 
     def withdraw(self, message: Message) -> bool:
-        """Drop a message that has not left; False where it has."""
+        """Send a message no more; False where it may have left already."""
         held = self._held.get(message.key)
         for waiting in () if held is None else held.waiting:
             if waiting.mid == message.mid:
                 held.waiting.remove(waiting)  # type: ignore[union-attr]
                 return True
+        self._abandoned.add(message.mid)
         return False
+
+    def _is_abandoned(self, message: Message) -> bool:
+        if message.mid not in self._abandoned:
+            return False
+        self._abandoned.discard(message.mid)
+        return True
 
     def everything(self) -> Iterator[Message]:
         """All messages that are not answered."""
