@@ -22,7 +22,7 @@ from dspex.cluster.agents.pool import Pool
 from dspex.cluster.agents.resident import NO_CHANGES, Outcome, Resident, dumps, error_bytes
 from dspex.cluster.agents.running import Running
 from dspex.cluster.agents.turns import TurnContext
-from dspex.errors import AgentNotFoundError, DspexError
+from dspex.errors import AgentNotFoundError, DspexError, SessionExpiredError
 from dspex.foundation.agents.inbox import READY, Cell, Letter
 from dspex.foundation.agents.messages import RAISED, REFUSED
 from dspex.foundation.ports import Caller
@@ -35,6 +35,9 @@ LOADS_AT_ONCE = 1_000
 MOVES_AT_ONCE = 500
 
 REPORT_EVERY = 0.5
+
+_AGAIN_AFTER = 0.2
+"""Seconds after which the ledger is told again what it must hear."""
 
 _HOLD = 20.0
 """Seconds for which the ledger may keep a host's question what is new: nothing is, mostly."""
@@ -63,6 +66,7 @@ class Host:
         self._classes = Classes(caller)
         self._loop = asyncio.get_running_loop()
         self._is_following = False
+        self._outdated: dict[str, tuple[int, int]] = {}  # incarnations that begin here no more
 
     # --- life --------------------------------------------------------------------------------
 
@@ -150,7 +154,10 @@ class Host:
         new = []
         for key, token in placed:
             cell = self.inbox.cells.get(key)
+            if key in self._outdated and token <= self._outdated[key]:
+                continue
             if cell is None or cell.token < token:
+                self._outdated.pop(key, None)
                 self.running.timers.cancel(key)
                 self.inbox.add(key, token, limit=10_000)
                 new.append(key)
@@ -178,6 +185,7 @@ class Host:
                 failures.append(failure_of(cell, error))
             else:
                 cell.limit = parcel["spec"]["mailbox"]
+                cell.is_durable = parcel["spec"]["persistence"] == "durable"
                 cell.refuses = parcel["spec"]["overflow"] == "refuse"
                 self._pool.submit(partial(self._make_in_thread, cell, cls, parcel))
         self.running.watch_pool()
@@ -257,7 +265,7 @@ class Host:
                     error,
                 )
         entry = {"a": cell.key, "i": cell.token, "m": parcel}
-        await self.running.commits.add_and_wait(Pending(cell, entry))
+        await self.running.commit_and_wait(Pending(cell, entry))
         if self.inbox.cells.get(cell.key) is cell:  # it may have come back already
             self.running.end(cell.key)
 
@@ -285,7 +293,7 @@ class Host:
         context = TurnContext(cell.key, self.running.runtime, 0, None)
         outcome = Outcome(True, dumps(value), NO_CHANGES, context)
         if cell.uncommitted:
-            self.running.commits.add(Pending(cell, None, letter, outcome))
+            self.running.commit(Pending(cell, None, letter, outcome))
         else:
             self.running.tell(cell, letter, outcome)
 
@@ -308,15 +316,23 @@ class Host:
             if self.inbox.cells.get(cell.key) is cell:
                 self.running.end(cell.key)
 
-        self.running.commits.add(Pending(cell, entry, letter, outcome, then))
+        self.running.commit(Pending(cell, entry, letter, outcome, then))
 
     async def _retake(self, keys: Sequence[str]) -> None:
         for key in keys:
             cell = self.inbox.cells.get(key)
             if cell is not None:
+                # What it sent last may reach the ledger yet: it must not begin from before that.
+                self._outdated[key] = cell.token
                 self.running.end(key)
-        with suppress(DspexError):
-            await self._caller.write("agents.retake", keys=list(keys))
+        while True:
+            try:
+                await self._caller.write("agents.retake", keys=list(keys))
+                return
+            except SessionExpiredError:
+                return  # with the next session all is placed anew
+            except DspexError:
+                await asyncio.sleep(_AGAIN_AFTER)
 
     # --- for people ------------------------------------------------------------------------------
 

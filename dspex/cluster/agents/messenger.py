@@ -29,7 +29,7 @@ from dspex.cluster.agents.refusals import (
     raised_error,
 )
 from dspex.cluster.agents.requests import AUTO, Answer, NotSentError, Request
-from dspex.errors import DspexError
+from dspex.errors import DspexError, SessionExpiredError, UnavailableError
 from dspex.foundation.agents.messages import (
     AT_LEAST_ONCE,
     AT_MOST_ONCE,
@@ -58,6 +58,9 @@ ANSWER_WITHIN = 30.0
 
 DOUBT_AFTER = 0.5
 """Seconds after which an answer is late, and the ledger is asked whether the host is one still."""
+
+AGAIN_AFTER = 1.0
+"""Seconds after which an agent is looked for again of which the ledger could not tell."""
 
 MOST_UNANSWERED = 500_000
 """Calls of one process that may be under way."""
@@ -348,13 +351,8 @@ class Messenger:
     def _finish(self, request: Request, result: Answer | DspexError) -> None:
         if request.timer is not None:
             request.timer.cancel()
-        message = request.message
-        if message is not None and message.sender == self._session:
-            waiting = self._unanswered.get(message.key)
-            if waiting is not None:
-                waiting.pop(message.number, None)
-                if not waiting:
-                    del self._unanswered[message.key]
+        if request.message is not None:
+            self._acknowledge(request.message)
         if request.done is not None:
             request.done(result if isinstance(result, DspexError) else raised_error(result))
             return
@@ -365,6 +363,14 @@ class Messenger:
             future.set_result(result)
         else:
             future.set_exception(result)
+
+    def _acknowledge(self, message: Message) -> None:
+        """Have the receiver keep the answer no longer."""
+        waiting = self._unanswered.get(message.key)
+        if waiting is not None and message.sender == self._session:
+            waiting.pop(message.number, None)
+            if not waiting:
+                del self._unanswered[message.key]
 
     def _expire(self, request: Request) -> None:
         """Wait for a call no longer; what has not begun never will."""
@@ -393,6 +399,7 @@ class Messenger:
         message = request.message
         if message is None or self._requests.pop(message.mid, None) is None:
             return
+        self._acknowledge(message)
         if not self._outbound.withdraw(message):
             self._withdraw(message)
 
@@ -432,11 +439,27 @@ class Messenger:
             self._dirty[address] = None
 
     def give_up(self, key: str, error: DspexError) -> None:
-        """Answer what waits for an agent that cannot be reached."""
-        self._kept.pop(key, None)
-        for request in self._unresolved.pop(key, ()):
-            self._fail(request, error)
-        for message in self._outbound.give_up(key):
+        """Answer what waits for an agent that cannot be reached.
+
+        What an agent has sent leaves with its turn, exactly once: it waits until it can.
+        """
+        is_for_now = isinstance(error, UnavailableError | SessionExpiredError)
+        is_for_now = is_for_now and not self._closed
+        if not is_for_now:
+            self._kept.pop(key, None)
+        unresolved = self._unresolved.pop(key, [])
+        patient = [each for each in unresolved if is_for_now and each.sender and each.done]
+        if patient:
+            self._unresolved[key] = patient
+            self._loop.call_later(AGAIN_AFTER, self._finder.look_for, [key])
+        for request in unresolved:
+            if request not in patient:
+                self._fail(request, error)
+
+        def spares(message: Message) -> bool:
+            return is_for_now and message.sender[:6] == "agent:" and bool(message.flags & CAST)
+
+        for message in self._outbound.give_up(key, self._caller.now(), spares):
             found = self._requests.pop(message.mid, None)
             if found is not None:
                 self._fail(found, error)

@@ -14,10 +14,12 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import chain
 from typing import Any, Protocol, final
 
 from dspex.cluster.agents.arrivals import Arrivals
 from dspex.cluster.agents.committing import Committer, Pending
+from dspex.cluster.agents.entries import entry_of, what_changed
 from dspex.cluster.agents.making import Made
 from dspex.cluster.agents.pool import STUCK_AFTER, Pool
 from dspex.cluster.agents.resident import Outcome, Resident, dumps
@@ -38,7 +40,6 @@ from dspex.foundation.agents.messages import (
     RAISED,
     REFUSED,
     Message,
-    fingerprint_of,
 )
 from dspex.foundation.ledger.agents.population import sender_of
 from dspex.foundation.ledger.wire import error_payload
@@ -96,7 +97,8 @@ class Running:
         self._retake = retake
         self.arrivals = Arrivals(self._accept, self._flush_runnable, self.may_answer)
         self.inbox = Inbox(self.arrivals.answer)
-        self.commits = Committer(caller, self)
+        # Apart, so that those that wait for no journal do not wait for those that do.
+        self._commits = (Committer(caller, self), Committer(caller, self))
         self.timers = Timers(self._ring)
         self.runtime: Any = None  # through which turns reach others; given by whoever runs us
         self._runnable: dict[str, Cell] = {}
@@ -123,9 +125,18 @@ class Running:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self.commits.close()
+        for commits in self._commits:
+            await commits.close()
         self.forget_all()
         self._pool.close()
+
+    def commit(self, pending: Pending) -> None:
+        """Have a turn committed."""
+        self._commits[pending.cell.is_durable].add(pending)
+
+    async def commit_and_wait(self, pending: Pending) -> None:
+        """Have a turn committed, and wait until it was, or will never be."""
+        await self._commits[pending.cell.is_durable].add_and_wait(pending)
 
     def may_answer(self) -> bool:
         """Whether this host can be sure of its lease."""
@@ -140,7 +151,8 @@ class Running:
     def forget_all(self) -> None:
         """Let go of all agents; nobody is answered any more."""
         self.timers.cancel_all()
-        self.commits.drop()
+        for commits in self._commits:
+            commits.drop()
         self._runnable.clear()
         for key in list(self.inbox.cells):
             self.inbox.drop(key)
@@ -150,8 +162,7 @@ class Running:
         """Commit what it is when it begins; it runs after that."""
         resident, context, changes = made.resident, made.context, made.changes
         cell.resident = resident
-        entry = self._entry(cell, resident, context, changes.changed, changes.deleted)
-        entry["t"] = 1
+        entry = {**what_changed(cell, changes, context), "t": 1}
 
         def then() -> None:
             dedup = None if parcel["dedup"] is None else Dedup.from_rows(parcel["dedup"])
@@ -163,7 +174,7 @@ class Running:
             self._may_run(cell)
             self._flush_runnable()
 
-        self.commits.add(Pending(cell, entry, then=then))
+        self.commit(Pending(cell, entry, then=then))
 
     def end(self, key: str) -> None:
         """Forget an agent."""
@@ -288,25 +299,6 @@ class Running:
         self._may_run(cell)
         self._flush_runnable()
 
-    def _entry(
-        self,
-        cell: Cell,
-        resident: Resident,
-        context: TurnContext,
-        changed: Mapping[str, bytes],
-        deleted: Sequence[str],
-    ) -> dict[str, Any]:
-        entry: dict[str, Any] = {"a": cell.key, "i": cell.token}
-        if changed:
-            entry["s"] = changed
-        if deleted:
-            entry["d"] = deleted
-        if resident.is_kept and context.outgoing:
-            entry["o"] = context.outgoing
-        if resident.is_kept and context.sent > context.base:
-            entry["n"] = context.sent
-        return entry
-
     def _take_outcome(self, cell: Cell, letter: Letter, outcome: Outcome) -> None:
         self.turns += 1
         cell.taken -= 1
@@ -314,29 +306,14 @@ class Running:
         if self.inbox.cells.get(cell.key) is not cell:
             self._answer_for_a_ghost(letter)
             return
-        resident: Resident = cell.resident
         context = outcome.context
-        entry = None
-        if resident.is_kept:
-            changed, deleted = outcome.changes
-            if changed or deleted or context.sent > context.base:
-                entry = self._entry(cell, resident, context, changed, deleted)
-                if message.flags & DELIVERY == EXACTLY_ONCE:
-                    payload = None if message.flags & CAST else outcome.payload
-                    entry["r"] = (
-                        message.sender,
-                        message.number,
-                        message.below,
-                        outcome.is_ok,
-                        payload,
-                        fingerprint_of(message),
-                    )
+        entry = entry_of(cell, message, outcome)
         if entry is None and not cell.uncommitted:
             self.tell(cell, letter, outcome)
             self._arm(cell, context.timers)
             self._send_all(cell, context)
             return
-        self.commits.add(Pending(cell, entry, letter, outcome))
+        self.commit(Pending(cell, entry, letter, outcome))
 
     def _answer_for_a_ghost(self, letter: Letter) -> None:
         """Of a turn of an incarnation that is no more nobody knows; who can sends it again."""
@@ -413,14 +390,17 @@ class Running:
         """Undo turns that could not be committed: their agents are made again from what was."""
         keys: dict[str, None] = {}
         for pending in batch:
-            if pending.letter is not None:
-                self.inbox.answer(pending.cell, pending.letter, REFUSED, error_payload(error))
+            letter = pending.letter
+            if letter is not None and _is_sent_until_done(letter.message):
+                pass  # it comes again when the agent is forgotten
+            elif letter is not None:
+                self.inbox.answer(pending.cell, letter, REFUSED, error_payload(error))
             keys[pending.cell.key] = None
         await self._make_anew(keys)
 
     async def _make_anew(self, keys: Mapping[str, None]) -> None:
         """What ran ahead of a turn that does not count does not count either."""
-        for pending in self.commits.drop(keys):
+        for pending in chain(*[commits.drop(keys) for commits in self._commits]):
             if pending.letter is not None:
                 self._answer_for_a_ghost(pending.letter)
         await self._retake(list(keys))
@@ -437,7 +417,7 @@ class Running:
                 self.runtime.dead_letter(cell.key, target, method, args, error)
             if number and self.inbox.cells.get(cell.key) is cell:
                 entry = {"a": cell.key, "i": cell.token, "k": [number]}
-                self.commits.add(Pending(cell, entry))
+                self.commit(Pending(cell, entry))
 
         messages: Messages = self.runtime.messages
         sender = sender_of(cell.key) if number else ""
@@ -451,3 +431,8 @@ class Running:
         cell = self.inbox.cells.get(key)
         if cell is not None and cell.phase == READY:
             self.runtime.messages.tell(key, timer.method, timer.args)
+
+
+def _is_sent_until_done(message: Message) -> bool:
+    """Whether nobody waits for an answer who could call again."""
+    return bool(message.flags & CAST) and message.flags & DELIVERY == EXACTLY_ONCE

@@ -27,6 +27,7 @@ from dspex.errors import (
     UnavailableError,
 )
 from dspex.foundation.audit import AuditLine, audit_lines
+from dspex.foundation.ledger.agents.record import refuse_memory
 from dspex.foundation.ledger.events import Event
 from dspex.foundation.ledger.ledger import Ledger, Step
 from dspex.foundation.ledger.ops import OPS, checked
@@ -242,9 +243,22 @@ class LedgerServer:
         if call.number is not None:
             # What was performed before is not refused: it has changed something.
             if self.ledger.sessions.stored(session, call.number) is None:
-                self.commits.check()
+                if not self._is_in_memory(call):
+                    self.commits.check()
+                if call.op == "agents.create" and not self.journal.durable:
+                    refuse_memory(
+                        checked(call.op, call.number, call.args)["spec"], self.journal.url
+                    )
         else:
             self._check_owner()
+
+    def _is_in_memory(self, call: Call) -> bool:
+        """Whether it needs no journal: turns of agents that it does not keep."""
+        return (
+            call.op == "agents.commit"
+            and self.commits.fenced is None
+            and not self.ledger.agents.is_any_durable(call.args.get("turns"))
+        )
 
     def _check_owner(self) -> None:
         if not self.journal.owns():

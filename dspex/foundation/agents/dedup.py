@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple, final
 
-__all__ = ["BY_KEY", "KEYS", "NEW", "Answered", "Dedup", "Row"]
+__all__ = ["BY_KEY", "KEYS", "LOST", "NEW", "Answered", "Dedup", "Row"]
 
 
 class Answered(NamedTuple):
@@ -43,8 +43,12 @@ KEYS = 1_000
 NEW = None
 """A message that has had no effect yet."""
 
+LOST = Answered(True, None, -1)
+"""A message that came before one that had an effect, with an answer that was neither kept nor
+acknowledged: where its sender wants one, it changed nothing, as what changes something is kept."""
+
 Row = tuple[str, int, int, list[tuple[int, bool, bytes | None, int]]]
-"""(sender, the largest number, below which all is acknowledged, (number, *`Answered`) of each kept)"""
+"""(sender, the largest number, all below is acknowledged, (number, *`Answered`) of each that is kept)"""
 
 
 @final
@@ -54,7 +58,7 @@ class Dedup:
     Examples
     --------
     >>> table = Dedup()
-    >>> table.record("me", 3, Answered(True, b"three", 7))
+    >>> _ = table.record("me", 3, Answered(True, b"three", 7))
     >>> table.look_up("me", 3).payload
     b'three'
     >>> table.look_up("me", 4) is NEW
@@ -71,25 +75,14 @@ class Dedup:
         self._below: dict[str, int] = {}
         self._answers: dict[str, dict[int, Answered]] = {}
 
-    def look_up(self, sender: str, number: int, *, is_call: bool = False) -> Answered | None:
-        """What became of a message; `NEW` where it has had no effect.
-
-        Parameters
-        ----------
-        sender : str
-        number : int
-        is_call : bool
-            Whether its sender wants the answer. Then one that is neither kept nor acknowledged was
-            to a message that changed nothing, as only changes are recorded.
-        """
+    def look_up(self, sender: str, number: int) -> Answered | None:
+        """What became of a message; `NEW` where it has had no effect, `LOST` where it may be."""
         if number > self._last.get(sender, 0):
             return NEW
         kept = self._answers.get(sender, {}).get(number)
         if kept is not None:
             return kept
-        if is_call and number >= self._below.get(sender, 0):
-            return NEW
-        return Answered(True, None, 0)
+        return Answered(True, None, 0) if number < self._below.get(sender, 0) else LOST
 
     def record(self, sender: str, number: int, answered: Answered) -> bool:
         """Take note of a message's effect; gives whether the sender was unknown before."""

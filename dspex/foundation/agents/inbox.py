@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol, final
 
 from dspex.errors import DeadlineError, DspexError, InvalidRequestError, MailboxFullError
-from dspex.foundation.agents.dedup import NEW, Answered, Dedup
+from dspex.foundation.agents.dedup import LOST, NEW, Answered, Dedup
 from dspex.foundation.agents.messages import (
     CAST,
     DELIVERY,
@@ -86,6 +86,8 @@ class Cell:
     phase : int
         `LOADING` until it is made, `LEAVING` once it is to go elsewhere.
     is_busy : bool
+    is_durable : bool
+        Whether its turns wait for the journal.
     taken : int
         Messages that were taken to run in a row, and have not run yet.
     uncommitted : int
@@ -97,6 +99,7 @@ class Cell:
     __slots__ = (
         "dedup",
         "is_busy",
+        "is_durable",
         "joined",
         "key",
         "limit",
@@ -116,6 +119,7 @@ class Cell:
         self.phase = LOADING
         self.refuses = False
         self.is_busy = False
+        self.is_durable = False
         self.taken = 0
         self.uncommitted = 0
         self.mailbox: deque[Letter] | None = None
@@ -209,11 +213,10 @@ class Inbox:
                 return True
         if cell.dedup is None:
             return False
-        is_call = not message.flags & CAST
-        found = cell.dedup.look_up(message.sender, message.number, is_call=is_call)
+        found = cell.dedup.look_up(message.sender, message.number)
         if found is NEW:
             return False
-        if found is LOST:
+        if found is LOST and not message.flags & CAST:
             if message.left is None:
                 return False
             # It may be that it was too late already, and did not run before those behind it.
@@ -281,7 +284,7 @@ class Inbox:
 
     def refuse_late(self, cell: Cell, letter: Letter) -> None:
         """Answer a message whose deadline came before its turn; it had no effect."""
-        self._refuse(cell, letter, _too_late(letter))
+        self._refuse(cell, letter, _too_late(letter.message))
 
     def _refuse(self, cell: Cell, letter: Letter, error: DspexError) -> None:
         self.answer(cell, letter, REFUSED, error_payload(error))
@@ -366,8 +369,7 @@ def _another(message: Message) -> DspexError:
     )
 
 
-def _too_late(letter: Letter) -> DspexError:
-    message = letter.message
+def _too_late(message: Message) -> DspexError:
     return DeadlineError(
         f"a call begins before its deadline; {message.method} of {message.key} waited in the "
         "mailbox for longer; it had no effect; allow more time, or let fewer calls wait"

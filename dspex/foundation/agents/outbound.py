@@ -4,9 +4,9 @@ Knows: messages, the places of agents as they were heard of, links to hosts, fli
 Must not know: sockets, loops, what an answer says.
 
 Most messages go straight to the link of the host where their agent was last. An agent that is not
-there, or whose mailbox is full, is *held*: its messages wait here, until all flights that may carry
-more of them are back; then it is located, and they go on in the order in which they were sent, the
-first one marked, so that the host knows that none is missing.
+there, or whose mailbox is full, is *held*: its messages wait here, until all that went before them
+are answered, as the host may send those elsewhere, too; then it is located, and they go on in the
+order in which they were sent, the first one marked, so that the host knows that none is missing.
 
 A flight of which no answer came says nothing about its messages. Those that may take effect more
 than once, or whose repetition is known again, are sent again; the others fail. The link begins
@@ -16,7 +16,7 @@ another generation, and what still arrives of the former one is refused.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, final
 
 from dspex.foundation.agents.messages import (
@@ -67,6 +67,7 @@ class _Link:
         "put",
         "queue",
         "taken",
+        "unanswered",
     )
 
     def __init__(self, generation: int) -> None:
@@ -77,6 +78,7 @@ class _Link:
         self.put = self.taken = 0  # messages that ever went into the queue, and out of it
         self.flights: dict[int, Sequence[Message]] = {}
         self.outstanding: dict[int, Message] = {}
+        self.unanswered: dict[str, int] = {}  # {key: messages that are outstanding}
 
 
 @final
@@ -173,8 +175,10 @@ class Outbound:
         place = link.next_place
         link.next_place += 1
         link.flights[place] = messages
+        unanswered = link.unanswered
         for message in messages:
             link.outstanding[message.mid] = message
+            unanswered[message.key] = unanswered.get(message.key, 0) + 1
         return Posted(address, link.generation, place, link.is_answered, messages)
 
     def is_waiting(self, address: str) -> int | None:
@@ -206,6 +210,9 @@ class Outbound:
             message = link.outstanding.pop(mid, None)
             if message is None:
                 continue
+            link.unanswered[message.key] -= 1
+            if not link.unanswered[message.key]:
+                del link.unanswered[message.key]
             is_abandoned = self._is_abandoned(message)
             if status in (ELSEWHERE, FULL):
                 if is_abandoned:
@@ -272,21 +279,30 @@ class Outbound:
         """Keys of agents whose place is to be asked for now; each is given once."""
         found = []
         for key, held in self._held.items():
-            if held.is_asked or held.due > now or self._may_bring_more(held):
+            if held.is_asked or held.due > now or self._may_bring_more(key, held):
                 continue
             held.is_asked = True
             found.append(key)
         return found
 
-    def _may_bring_more(self, held: _Held) -> bool:
+    def _may_bring_more(self, key: str, held: _Held) -> bool:
         link = self._links.get(held.address)
         return link is not None and (
-            link.taken < held.queued or any(place <= held.upto for place in link.flights)
+            key in link.unanswered
+            or link.taken < held.queued
+            or any(place <= held.upto for place in link.flights)
         )
 
     def next_due(self) -> float | None:
         """When an agent that is held is due, the first of them."""
-        return min((held.due for held in self._held.values() if not held.is_asked), default=None)
+        return min(
+            (
+                held.due
+                for key, held in self._held.items()
+                if not held.is_asked and not self._may_bring_more(key, held)
+            ),
+            default=None,
+        )
 
     def located(self, key: str, address: str | None, now: float) -> str | None:
         """Take where an agent is; gives the host whose link has something to send now.
@@ -317,11 +333,23 @@ class Outbound:
         link.put += 1 + len(others)
         return address
 
-    def give_up(self, key: str) -> list[Message]:
-        """Forget an agent that cannot be reached; gives its messages, which were never accepted."""
-        held = self._held.pop(key, None)
-        self._attempts.pop(key, None)
-        return [] if held is None else sorted(held.waiting)
+    def give_up(
+        self, key: str, now: float, spares: Callable[[Message], bool] = lambda message: False
+    ) -> list[Message]:
+        """Give up on an agent that cannot be reached; gives the messages that are not spared."""
+        held = self._held.get(key)
+        if held is None:
+            self._attempts.pop(key, None)
+            return []
+        given_up = sorted(each for each in held.waiting if not spares(each))
+        held.waiting = [each for each in held.waiting if spares(each)]
+        if held.waiting:
+            held.is_asked = False
+            self._back_off(key, held, now)
+        else:
+            del self._held[key]
+            self._attempts.pop(key, None)
+        return given_up
 
     def withdraw(self, message: Message) -> bool:
         """Send a message no more; False where it may have left already."""

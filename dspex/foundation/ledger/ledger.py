@@ -180,7 +180,7 @@ class Ledger:
         self.records.expire(self._ticked, turn.emit)
         self._ticked = now
         self.rates.expire(now)
-        self.agents.pass_time(now, turn.token, turn.emit)
+        self.agents.losses.pass_time(now, turn.token, turn.emit)
         turn.settle()
         return self._end(None, False)
 
@@ -220,7 +220,7 @@ class Ledger:
         """Take note that the process of a worker which was closed has ended for certain."""
         turn = self._turn
         turn.begin(now)
-        self.agents.known_dead(address, turn.token, turn.emit)
+        self.agents.losses.known_dead(address, turn.token, turn.emit)
         return self._end(None, False)
 
     def set_quotas(self, quotas: Mapping[str, Mapping[str, float | None]], now: float) -> Step:
@@ -260,7 +260,7 @@ class Ledger:
         self._turn.orphans = self.members.orphan(self._turn.emit)
         if self.revision:
             self.rates.restarted(now)
-        self.agents.lose_what_was_in_memory(self._turn.emit)
+        self.agents.losses.lose_what_was_in_memory(self._turn.emit)
         return self._end(None, False)
 
     def dump(self) -> Iterator[Event]:

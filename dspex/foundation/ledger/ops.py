@@ -73,6 +73,17 @@ _TOPICS = _Field(
     lambda value: isinstance(value, list | tuple) and all(map(_is_topic, value)),
     "a list of pairs of a collection and a pattern",
 )
+_KEYS = _Field(
+    lambda value: isinstance(value, list | tuple) and all(isinstance(each, str) for each in value),
+    "a list of keys",
+)
+_COUNTS = _Field(
+    lambda value: (
+        isinstance(value, dict)
+        and all(isinstance(key, str) and _is_whole(count) for key, count in value.items())
+    ),
+    "a map of keys to whole numbers",
+)
 _MAP = _Field(lambda value: isinstance(value, dict), "a map with names as keys")
 _AMOUNTS = _Field(_is_amounts, "a map of names to numbers")
 _TOKEN = _Field(_is_token, "a pair of whole numbers")
@@ -160,12 +171,12 @@ OPS: Mapping[str, Op] = {
     ),
     "agents.commit": Op(True, {"turns": _LIST}),
     "agents.fail": Op(True, {"failures": _LIST}),
-    "agents.retake": Op(True, {"keys": _LIST}),
-    "agents.report": Op(False, {"loads": _MAP}),
+    "agents.retake": Op(True, {"keys": _KEYS}),
+    "agents.report": Op(False, {"loads": _COUNTS}),
     "agents.at_host": Op(False, {}),
-    "agents.load": Op(False, {"keys": _LIST}),
+    "agents.load": Op(False, {"keys": _KEYS}),
     "agents.code": Op(False, {"digest": _DIGEST}),
-    "agents.locate": Op(False, {"keys": _LIST}),
+    "agents.locate": Op(False, {"keys": _KEYS}),
     "agents.list": Op(
         False,
         {"prefix": _TEXT, "capabilities": _NAMES, "match": _NAME, "limit": _optional(_WHOLE)},
@@ -173,10 +184,10 @@ OPS: Mapping[str, Op] = {
     "agents.host": Op(False, {"address": _NAME}),
     "agents.row": Op(False, {"key": _NAME}),
     "agents.state": Op(False, {"key": _NAME}),
-    "agents.move": Op(True, {"keys": _LIST, "target": _TEXT}),
+    "agents.move": Op(True, {"keys": _KEYS, "target": _TEXT}),
     "agents.rebalance": Op(True, {"dry_run": _FLAG, "max_moves": _optional(_WHOLE)}),
-    "agents.end": Op(True, {"keys": _LIST, "reason": _TEXT}),
-    "agents.recover": Op(True, {"worker": _NAME, "keys": _optional(_LIST)}),
+    "agents.end": Op(True, {"keys": _KEYS, "reason": _TEXT}),
+    "agents.recover": Op(True, {"worker": _NAME, "keys": _optional(_KEYS)}),
     "feed.poll": Op(
         False,
         {

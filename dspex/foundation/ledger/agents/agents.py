@@ -28,8 +28,14 @@ from dspex.errors import (
 )
 from dspex.foundation.agents.dedup import BY_KEY
 from dspex.foundation.ledger.agents.balancing import Better, better_places
-from dspex.foundation.ledger.agents.border import check_turn, checked_agents, refuse_taken
+from dspex.foundation.ledger.agents.border import (
+    check_turn,
+    checked_agents,
+    checked_failure,
+    refuse_taken,
+)
 from dspex.foundation.ledger.agents.creations import Creations
+from dspex.foundation.ledger.agents.losses import Losses
 from dspex.foundation.ledger.agents.placing import Placing
 from dspex.foundation.ledger.agents.population import TAGS, Population
 from dspex.foundation.ledger.agents.reading import Reading
@@ -76,6 +82,7 @@ class Agents:
         self._is_settled = True
         self._creations = Creations()
         self.reading = Reading(self._known, members, resources.fleet)
+        self.losses = Losses(self._known, self.reading, self.place)
 
     # --- creating ----------------------------------------------------------------------------
 
@@ -171,118 +178,6 @@ class Agents:
             self._is_settled = True
             if self._known.waiting and self._resources.fleet.addresses:
                 self.place(list(self._known.waiting), token, emit)
-
-    def pass_time(self, now: float, token: Callable[[], Token], emit: Emit) -> None:
-        """Place those whose former host can believe in its lease no more."""
-        for address, (due, _) in list(self._known.fences.items()):
-            if due <= now:
-                self._lift(address, token, emit)
-
-    def known_dead(self, address: str, token: Callable[[], Token], emit: Emit) -> None:
-        """Take note that the process of a host has ended."""
-        if address in self._known.fences:
-            self._lift(address, token, emit)
-
-    def _lift(self, address: str, token: Callable[[], Token], emit: Emit) -> None:
-        _, fenced = self._known.fences.pop(address)
-        keys = [key for key in fenced if self._is_fenced(key)]
-        manual = [key for key in keys if self._known.agents[key].spec.failover == "manual"]
-        if manual:
-            emit(("held", address, manual))
-        self.place([key for key in keys if key not in self._known.held], token, emit)
-
-    def _is_fenced(self, key: str) -> bool:
-        agent = self._known.agents.get(key)
-        return agent is not None and agent.status == "waiting" and key not in self._known.waiting
-
-    # --- hosts that go -----------------------------------------------------------------------
-
-    def host_gone(self, address: str, fence: float, token: Callable[[], Token], emit: Emit) -> None:
-        """Take the agents of a host that is gone elsewhere, each by its policy.
-
-        Parameters
-        ----------
-        address : str
-        fence : float
-            Seconds for which it may still believe in its lease; 0.0 where it cannot.
-        """
-        self.reading.loads.pop(address, None)
-        keys = list(self._known.at.get(address, ()))
-        if not keys:
-            return
-        lost, failed, manual, others = [], [], [], []
-        for key in keys:
-            agent = self._known.agents[key]
-            limit = agent.spec.fields["max_restarts"]
-            if agent.spec.failover == "none" and agent.started:
-                lost.append(key)
-            elif limit is not None and len(agent.restarts) >= limit:
-                failed.append(key)
-            elif agent.spec.failover == "manual" and agent.started and not fence:
-                manual.append(key)
-            else:
-                others.append(key)
-        if lost:
-            reason = f'its worker {address} was lost, and its failover is "none"'
-            emit(("placed", "", "lost", reason, NOWHERE, lost))
-        if failed:
-            reason = f"it was restarted as often as its policy allows; last, {address} was lost"
-            emit(("placed", "", "failed", reason, NOWHERE, failed))
-        if manual:
-            emit(("held", address, manual))
-        if others:
-            limited = [
-                key
-                for key in others
-                if self._known.agents[key].spec.fields["max_restarts"] is not None
-            ]
-            if limited:
-                emit(("restarted", limited))
-            if fence:
-                emit(("fenced", address, fence, others))
-            else:
-                self.place(others, token, emit)
-
-    def recover(
-        self,
-        address: str,
-        keys: Sequence[str] | None,
-        token: Callable[[], Token],
-        emit: Emit,
-    ) -> list[str]:
-        """Place agents that wait for a request; gives their keys.
-
-        Raises
-        ------
-        AgentNotFoundError
-        InvalidRequestError
-            Where one does not wait for it.
-        """
-        held = self._known.held
-        if keys is None:
-            keys = [key for key, lost in held.items() if lost == address]
-        for key in keys:
-            agent = self.reading.get(key)
-            if held.get(key) != address:
-                raise InvalidRequestError(
-                    f"what is recovered waits for it since {address} was lost; the agent {key!r} "
-                    f"is {agent.status}{': ' * bool(agent.reason)}{agent.reason}"
-                )
-        self.place(keys, token, emit)
-        return list(keys)
-
-    def lose_what_was_in_memory(self, emit: Emit) -> None:
-        """After a restart of the scheduler: what only the former one had is lost, and not fresh."""
-        lost = [
-            key
-            for key, agent in self._known.agents.items()
-            if agent.spec.persistence == "cluster_replicated"
-            and agent.started
-            and agent.status not in OUTCOMES
-        ]
-        if lost:
-            reason = "its state was in the memory of a scheduler that is no more"
-            emit(("placed", "", "lost", reason, NOWHERE, lost))
 
     # --- moves, ends -------------------------------------------------------------------------
 
@@ -407,6 +302,14 @@ class Agents:
             self.place(leaving, token, emit, except_of=(address,))
         return refused
 
+    def is_any_durable(self, turns: Any) -> bool:
+        """Whether any of these turns is of an agent whose state is in the journal."""
+        for turn in turns if isinstance(turns, list | tuple) else ():
+            agent = self._known.agents.get(turn.get("a", "")) if isinstance(turn, dict) else None
+            if agent is not None and agent.spec.persistence == "durable":
+                return True
+        return False
+
     def _is_alive(self, sender: str) -> bool:
         if sender.startswith("agent:"):
             return sender[6:] in self._known.agents
@@ -430,9 +333,9 @@ class Agents:
     ) -> None:
         """Take note of agents that a host could not make: (key, incarnation, error, words)."""
         address = self._host_of(session)
-        for key, incarnation, payload, words in failures:
+        for key, incarnation, payload, words in [checked_failure(each) for each in failures]:
             agent = self._known.agents.get(key)
-            if agent is None or agent.host != address or agent.incarnation != tuple(incarnation):
+            if agent is None or agent.host != address or agent.incarnation != incarnation:
                 continue
             if agent.started:
                 self._free(agent, emit)

@@ -114,7 +114,7 @@ def _end(turn: Turn, session: str, number: int, args: _Args) -> Any:
 
 
 def _recover(turn: Turn, session: str, number: int, args: _Args) -> Any:
-    return turn.agents.recover(args["worker"], args["keys"], turn.token, turn.emit)
+    return turn.agents.losses.recover(args["worker"], args["keys"], turn.token, turn.emit)
 
 
 AGENT_PERFORMERS: Mapping[str, Callable[[Turn, str, int, _Args], Any]] = {

@@ -111,14 +111,14 @@ class Population:
     def _placed(self, event: Event, now: float) -> None:
         _, host, status, reason, (term, n), keys = event
         incarnation = (term, n)
-        here = self.at.setdefault(host, set()) if host else set()
         for key in keys:
             agent = self.agents[key]
             self._leave(agent)
             agent.host, agent.status, agent.reason = host, status, reason
             agent.incarnation = incarnation
             if host:
-                here.add(key)
+                # Its set may have gone with the agent that was the last one there.
+                self.at.setdefault(host, set()).add(key)
                 self.nowhere.pop(key, None)
             if status == "waiting":
                 self.waiting[key] = None

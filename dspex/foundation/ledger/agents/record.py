@@ -23,7 +23,7 @@ from dspex.foundation.ledger.events import Token
 from dspex.foundation.ledger.fleet import Fleet
 from dspex.foundation.ledger.placement import ALIASES, PLACEMENTS
 
-__all__ = ["NOWHERE", "OUTCOMES", "STATUSES", "Agent", "Outgoing", "Spec"]
+__all__ = ["NOWHERE", "OUTCOMES", "STATUSES", "Agent", "Outgoing", "Spec", "refuse_memory"]
 
 STATUSES = frozenset({"starting", "running", "moving", "waiting", "failed", "lost"})
 """An agent is at a host in the first three."""
@@ -96,6 +96,11 @@ class Spec:
                     f"{name} of agents is {' or '.join(each.__name__ for each in kinds)}; got "
                     f"{fields[name]!r:.80}"
                 )
+        for name in ("capabilities", "labels"):
+            if not all(isinstance(each, str) for each in fields[name]):
+                raise InvalidRequestError(
+                    f"{name} of agents are a list of names; got {fields[name]!r:.80}"
+                )
         if ALIASES.get(fields["placement"], fields["placement"]) not in PLACEMENTS:
             raise InvalidRequestError(
                 f"placement is one of {', '.join(PLACEMENTS)}; got {fields['placement']!r:.80}"
@@ -132,19 +137,20 @@ class Spec:
                 + " if it were idle; ask for less, or add larger workers"
             )
 
-    def refuse_memory(self, is_durable: bool) -> None:
-        """Refuse what the journal cannot give.
 
-        Raises
-        ------
-        UnsupportedGuaranteeError
-        """
-        if self.persistence == "durable" and not is_durable:
-            raise UnsupportedGuaranteeError(
-                'persistence="durable" needs a journal that outlives the scheduler; this one is in '
-                'memory; connect with journal="sqlite:///path" or "etcd://host:port", or use '
-                'persistence="cluster_replicated"'
-            )
+def refuse_memory(fields: Mapping[str, Any], url: str) -> None:
+    """Refuse to keep on disk what a journal in memory cannot.
+
+    Raises
+    ------
+    UnsupportedGuaranteeError
+    """
+    if fields.get("persistence") == "durable":
+        raise UnsupportedGuaranteeError(
+            f'persistence="durable" needs a journal that outlives the scheduler; this one is '
+            f'{url}; connect with journal="sqlite:///path" or "etcd://host:port", or use '
+            'persistence="cluster_replicated"'
+        )
 
 
 _NONE = type(None)
