@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, MutableMapping
 from typing import Any
 
+from dspex.agents.coordinating import RESERVED_KEYS, Driver, perform
 from dspex.cluster.agents.resident import dumps
 from dspex.cluster.agents.turns import Timer, TurnContext, current_turn
 from dspex.cluster.units import parse_seconds
@@ -55,21 +56,24 @@ class Agent:
     __dspex_agent__ = True
     version: int = 0
     _state: TrackedState
+    _drivers: dict[str, Driver]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Agent:
         """Make one whose state is there before its constructor runs."""
         made = super().__new__(cls)
         made._state = TrackedState()
+        made._drivers = {}
         return made
 
     @property
     def state(self) -> MutableMapping[str, Any]:
-        """What is kept."""
+        """What is kept; keys that begin with "dspex:" are of tasks that it coordinates."""
         return self._state
 
     @state.setter
     def state(self, values: Mapping[str, Any]) -> None:
-        self._state.clear()
+        for key in [key for key in self._state if not key.startswith(RESERVED_KEYS)]:
+            del self._state[key]
         self._state.update(values)
 
     @property
@@ -82,6 +86,21 @@ class Agent:
             Outside of a call.
         """
         return _turn().key.partition(":")[2]
+
+    # --- tasks that it coordinates -----------------------------------------------------------
+
+    def coordinate_task(self, step: str, *args: Any) -> Any:
+        """Own a task; `distribute_task` calls it, with this agent as the coordinator.
+
+        What is kept of a task lies in `state`, under keys that begin with "dspex:task:", from its
+        beginning until its caller has the result, or an hour after its end.
+
+        Raises
+        ------
+        InvalidArgumentError
+            To anybody else.
+        """
+        return perform(self, step, args)
 
     # --- timers ------------------------------------------------------------------------------
 

@@ -8,10 +8,13 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import sys
+import threading
 from collections.abc import Callable, Generator
 from contextlib import suppress
+from functools import partial
 from typing import Any, NamedTuple, NoReturn, final
 
+from dspex.agents.turnstile import Turnstile
 from dspex.cluster.units import parse_seconds
 from dspex.errors import InvalidArgumentError, NotPicklableError
 
@@ -59,15 +62,21 @@ class AgentFuture(concurrent.futures.Future[Any]):
         cancel: Callable[[], None] | None = None,
         loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
-        super().__init__()
-        # Calls are made by the hundred thousand: what few futures need is made when they need it.
+        # In place of what the base class makes, as calls are made by the hundred thousand: its
+        # condition alone costs as much as all the rest of a call. The names are its own.
+        self._condition = Turnstile()  # type: ignore[assignment]  # as much of one as is needed
+        self._state = "PENDING"
+        self._result = None
+        self._exception = None
+        self._waiters: list[Any] = []
+        self._done_callbacks: list[Callable[[AgentFuture], object]] = []
         self._loop = loop
         self._describe = describe
         self._decode = decode
         self._decoded: Outcome | None = None
         self._on_cancel = cancel
         self._is_cancel_told = False
-        self._listeners: dict[object, Callable[[AgentFuture], object]] | None = None
+        self._decode_lock: threading.Lock | None = None
 
     def set_result(self, result: Any) -> None:
         """Give the answer, not yet decoded; dropped where the call was cancelled."""
@@ -196,11 +205,17 @@ class AgentFuture(concurrent.futures.Future[Any]):
         return f"the answer of {self._describe}" if self._describe else "the answer"
 
     def has_failed(self) -> bool:
-        """Whether it ended without an answer; one that cannot be decoded is an answer."""
-        return self.done() and (self.cancelled() or super().exception() is not None)
+        """Whether it ended in an error; one of decoding a result does not count."""
+        if self._state == "FINISHED":
+            return self._exception is not None or getattr(self._result, "is_ok", True) is False
+        return self.cancelled()
 
     def outcome(self, timeout: float | str | None = None) -> Outcome:
         """The result or the error; raises what `exception` raises."""
+        if self._decoded is not None:
+            return self._decoded
+        if self._state == "FINISHED":
+            return Outcome(error=self._exception) if self._exception else self._decoded_once()
         seconds = seconds_of(timeout)
         if seconds != 0 and not self.done() and is_on_loop(self._loop):
             raise InvalidArgumentError(
@@ -217,9 +232,15 @@ class AgentFuture(concurrent.futures.Future[Any]):
         return Outcome(error=error) if error is not None else self._decoded_once()
 
     def _decoded_once(self) -> Outcome:
+        if self._decoded is not None:
+            return self._decoded
         with self._condition:
+            lock = self._decode_lock
+            if lock is None:
+                lock = self._decode_lock = threading.Lock()
+        with lock:
             if self._decoded is None:
-                raw = super().result()
+                raw = self._result
                 try:
                     value = raw if self._decode is None else self._decode(raw)
                     self._decoded = Outcome(value)
@@ -228,24 +249,18 @@ class AgentFuture(concurrent.futures.Future[Any]):
             return self._decoded
 
     def subscribe(self, listener: Callable[[AgentFuture], object]) -> Callable[[], None]:
-        """As `add_done_callback`; gives what takes it back."""
-        token = object()
-        with self._condition:
-            if not self.done():
-                # Unlike callbacks these can be taken back: who waits a second, again and again, for
-                # an answer that takes an hour must not leave 3,600 of them behind.
-                if self._listeners is None:
-                    self._listeners = {}
-                    self.add_done_callback(_tell_listeners)
-                self._listeners[token] = listener
-                return lambda: self._unsubscribe(token)
-        listener(self)
-        return _nothing
+        """As `add_done_callback`; gives what takes it back.
 
-    def _unsubscribe(self, token: object) -> None:
-        with self._condition:
-            if self._listeners is not None:
-                self._listeners.pop(token, None)
+        Who waits a second, again and again, for an answer that takes an hour must not leave 3,600
+        callbacks behind.
+        """
+        self.add_done_callback(listener)  # type: ignore[arg-type]  # called with this one alone
+        return partial(self.unsubscribe, listener)
+
+    def unsubscribe(self, listener: Callable[[AgentFuture], object]) -> None:
+        """Take a callback back; nothing where it is not there."""
+        with self._condition, suppress(ValueError):
+            self._done_callbacks.remove(listener)
 
 
 class Outcome(NamedTuple):
@@ -253,19 +268,6 @@ class Outcome(NamedTuple):
 
     value: Any = None
     error: BaseException | None = None
-
-
-# A function and not a method: a future that holds itself would wait for the garbage collector.
-def _tell_listeners(future: concurrent.futures.Future[Any]) -> None:
-    assert isinstance(future, AgentFuture)
-    with future._condition:
-        listeners, future._listeners = future._listeners, None
-    for listener in (listeners or {}).values():
-        listener(future)
-
-
-def _nothing() -> None:
-    pass
 
 
 def _set(waiter: asyncio.Future[None]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from numbers import Real
+from itertools import pairwise
 from typing import Any, final
 
 from dspex.errors import InvalidArgumentError
@@ -105,9 +105,12 @@ def bid_of(value: Any) -> float | None:
     >>> bid_of(3), bid_of(None), bid_of(float("nan"))
     (3.0, None, None)
     """
-    if not isinstance(value, Real) or isinstance(value, bool):
+    if value is None or isinstance(value, str):
         return None
-    cost = float(value)
+    try:
+        cost = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
     return cost if math.isfinite(cost) else None
 
 
@@ -149,4 +152,4 @@ def parts_of(task: Any, split: Any) -> list[Any]:
         )
     size, rest = divmod(len(task), split)
     ends = [at * size + min(at, rest) for at in range(split + 1)]
-    return [task[a:b] for a, b in zip(ends, ends[1:], strict=False) if a < b]
+    return [task[a:b] for a, b in pairwise(ends) if a < b]

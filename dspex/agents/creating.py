@@ -53,7 +53,7 @@ def create_agent(
     id : str, optional
         Its name; one is made up where there is none.
     namespace : str, optional
-        None: that of the foundation.
+        None: that of the agent that creates it, else of the foundation.
     on_conflict : "error" or "existing"
         Where there is an agent of this id: raise, or take it, if it is of the same class.
     distribution : "cluster" or "local"
@@ -162,7 +162,7 @@ async def _create(
     namespace: str | None,
     on_conflict: str,
 ) -> list[AgentHandle]:
-    space = runtime.namespace if namespace is None else namespace
+    space = runtime.space(namespace)
     members: list[Member] | None = None
     handles: list[AgentHandle] = []
     groups: dict[Any, tuple[Options, type, list[tuple[str, bytes]]]] = {}
@@ -223,7 +223,7 @@ def _options(cls: type, given: Mapping[str, Any]) -> Options:
             f"an agent takes {sorted(Options.__dataclass_fields__)}; got {sorted(unknown)}"
         )
     own = tuple(getattr(cls, "capabilities", ()))
-    if not own:
+    if not own or isinstance(given.get("capabilities"), str):  # which is refused later
         return Options(**given)
     every = dict.fromkeys((*own, *given.get("capabilities", ())))
     return Options(**{**given, "capabilities": tuple(every)})

@@ -15,6 +15,7 @@ import concurrent.futures
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import (
     AsyncIterator,
     Callable,
@@ -222,42 +223,42 @@ def _failed(leaf: Any) -> bool:
     return leaf.has_failed() if isinstance(leaf, AgentFuture) else leaf.status != "finished"
 
 
-def _subscribe(leaf: _Leaf, listener: Callable[[Any], object]) -> Callable[[], None]:
-    if isinstance(leaf, AgentFuture):
-        return leaf.subscribe(listener)
-    if leaf.done():  # Dask calls back from another thread, later
+def _subscribe(leaf: _Leaf, listener: Callable[[Any], object]) -> None:
+    # Dask would call back from another thread, later.
+    if not isinstance(leaf, AgentFuture) and leaf.done():
         listener(leaf)
     else:
         leaf.add_done_callback(listener)
-    return lambda: None
 
 
 def _settling(leaves: Sequence[_Leaf], return_when: ReturnWhen) -> _Flow[bool]:
     """Wait until so many are done; gives whether that came in time."""
+    pending = [leaf for leaf in leaves if not leaf.done()]
+    is_enough = {
+        "ALL_COMPLETED": lambda leaf: False,
+        "FIRST_COMPLETED": lambda leaf: True,
+        "FIRST_EXCEPTION": _failed,
+    }[return_when]
+    if not pending or any(is_enough(leaf) for leaf in leaves if leaf.done()):
+        return True
     signal: concurrent.futures.Future[None] = concurrent.futures.Future()
-    lock = threading.Lock()
-    left = len(leaves)
+    arrived: deque[_Leaf] = deque()  # whose appending is atomic
 
     def count(leaf: _Leaf) -> None:
-        nonlocal left
-        with lock:
-            left -= 1
-            is_enough = (
-                left == 0
-                or return_when == "FIRST_COMPLETED"
-                or (return_when == "FIRST_EXCEPTION" and _failed(leaf))
-            )
-            if is_enough and not signal.done():
+        arrived.append(leaf)
+        if len(arrived) >= len(pending) or is_enough(leaf):
+            with suppress(concurrent.futures.InvalidStateError):
                 signal.set_result(None)
 
-    if not leaves:
-        return True
-    unsubscribe = [_subscribe(leaf, count) for leaf in leaves]
+    for leaf in pending:
+        _subscribe(leaf, count)
     try:
         return (yield signal)
     finally:
-        for each in unsubscribe:
-            each()
+        if len(arrived) < len(pending):
+            for leaf in pending:
+                if isinstance(leaf, AgentFuture):
+                    leaf.unsubscribe(count)
 
 
 def _waiting(leaves: Sequence[_Leaf], return_when: ReturnWhen) -> _Flow[Waited]:

@@ -16,7 +16,7 @@ from dspex.cluster.agents.resident import NO_ARGS, dumps, loads
 from dspex.cluster.agents.runtime import Runtime, current_runtime
 from dspex.cluster.agents.turns import current_turn
 from dspex.cluster.units import parse_seconds
-from dspex.errors import InvalidArgumentError
+from dspex.errors import InvalidArgumentError, NotPicklableError
 from dspex.foundation.agents.dedup import BY_KEY
 from dspex.foundation.agents.messages import (
     AT_LEAST_ONCE,
@@ -100,7 +100,7 @@ class AgentHandle:
             raise AttributeError(name)
 
         def call(*args: Any, **kwargs: Any) -> AgentFuture:
-            return self.call(name, args, kwargs)
+            return self._send(name, _packed(args, kwargs), AUTO, None)
 
         call.__name__ = name
         return call
@@ -148,7 +148,7 @@ class AgentHandle:
         ------
         InvalidArgumentError, NotPicklableError
         """
-        packed = dumps((args, dict(kwargs or {}))) if args or kwargs else NO_ARGS
+        packed = _packed(args, kwargs)
         flags, seconds = _delivery(delivery), parse_seconds("timeout", timeout)
         if retry is None and idempotency_key is None:
             return self._send(name, packed, flags, seconds)
@@ -180,7 +180,7 @@ class AgentHandle:
         What cannot be delivered, and what the method raises on, becomes a dead letter
         (`dead_letters`).
         """
-        packed = dumps((args, dict(kwargs or {}))) if args or kwargs else NO_ARGS
+        packed = _packed(args, kwargs)
         turn = current_turn()
         flags = _delivery(delivery)
         if turn is not None and flags in (AUTO, EXACTLY_ONCE):
@@ -223,9 +223,9 @@ class AgentHandle:
         *,
         sender: str = "",
     ) -> AgentFuture:
-        runtime = self._reached()
-        number = below = int(bool(sender))
         turn = current_turn()
+        runtime = self._reached() if turn is None else turn.runtime
+        number = below = int(bool(sender))
         if turn is not None:
             if turn.deadline is not None:
                 left = turn.deadline - runtime.caller.now()
@@ -331,6 +331,18 @@ class AgentHandle:
 
         runtime.start(answer())
         return future
+
+
+def _packed(args: tuple[Any, ...], kwargs: Mapping[str, Any] | None) -> bytes:
+    if not args and not kwargs:
+        return NO_ARGS
+    try:
+        return dumps((args, dict(kwargs or {})))
+    except Exception as error:
+        raise NotPicklableError(
+            f"what an agent is called with travels to its worker; {args!r:.80}, {kwargs!r:.80} "
+            f"cannot be pickled ({type(error).__name__}: {error})"
+        ) from error
 
 
 def _delivery(delivery: str) -> int:

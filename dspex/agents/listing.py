@@ -36,7 +36,7 @@ def get_agent(id: str, *, namespace: str | None = None, foundation: Any = None) 
     True
     """
     runtime = _runtime(foundation)
-    space = runtime.namespace if namespace is None else namespace
+    space = runtime.space(namespace)
     return runtime.run(_get(runtime, f"{space}:{id}"))
 
 
@@ -83,7 +83,7 @@ async def _list(
     match: str,
     limit: int | None,
 ) -> list[dict[str, Any]]:
-    space = runtime.namespace if namespace is None else namespace
+    space = runtime.space(namespace)
     rows = await runtime.caller.read(
         "agents.list",
         prefix=f"{space}:",
@@ -147,7 +147,7 @@ async def _find(
     limit: int | None,
     namespace: str | None,
 ) -> list[AgentHandle]:
-    space = runtime.namespace if namespace is None else namespace
+    space = runtime.space(namespace)
     rows = await _list(runtime, namespace, names, match, None)
     if where is not None:
         rows = [row for row in rows if where(row)]

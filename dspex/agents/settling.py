@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Any
 
 from dspex.agents.answer import AgentFuture
-from dspex.cluster.agents.messenger import Answer
+from dspex.cluster.agents.requests import Answer
 
 __all__ = ["chained", "error_of", "hand_on", "raw_of", "settled"]
 
@@ -88,6 +88,10 @@ def chained(inner: AgentFuture, decode: Callable[[AgentFuture], Any]) -> AgentFu
     >>> outer.result()
     2
     """
-    outer = AgentFuture(decode, describe=inner._describe, cancel=inner.cancel, loop=inner._loop)
+
+    def cancel() -> None:
+        inner.cancel()
+
+    outer = AgentFuture(decode, describe=inner._describe, cancel=cancel, loop=inner._loop)
     inner.subscribe(lambda done: hand_on(done, outer))
     return outer

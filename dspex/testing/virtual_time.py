@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import heapq
+import itertools
 from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar, final
@@ -35,6 +36,26 @@ class NothingToDoError(RuntimeError):
     """Everybody waits for something that never comes."""
 
 
+class _Future(asyncio.Future[Any]):
+    """Lies in a set where its number says: by its place in memory each run would be another."""
+
+    number = -1
+
+    def __hash__(self) -> int:
+        return self.number
+
+
+class _Task(asyncio.Task[Any]):
+    """As `_Future`."""
+
+    def __init__(self, *args: Any, number: int, **options: Any) -> None:
+        self.number = number
+        super().__init__(*args, **options)
+
+    def __hash__(self) -> int:
+        return self.number
+
+
 @final
 class Process:
     """Tasks and timers that stop together.
@@ -47,6 +68,8 @@ class Process:
     Attributes
     ----------
     is_dead : bool
+    tasks : dict of Task to None
+        Those that were started by `spawn`, and go on.
 
     Examples
     --------
@@ -69,6 +92,7 @@ class Process:
         self.name = name
         self.is_dead = False
         self._loop = loop
+        self.tasks: dict[asyncio.Task[Any], None] = {}
         self._is_paused = False
         self._kept: deque[asyncio.Handle] = deque()
         self._context = contextvars.copy_context()
@@ -80,7 +104,10 @@ class Process:
 
     def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Start a task of this process."""
-        return self._loop.create_task(work, context=self._context.copy())
+        task = self._loop.create_task(work, context=self._context.copy())
+        self.tasks[task] = None
+        task.add_done_callback(self.tasks.pop)
+        return task
 
     def run(self, function: Callable[..., T], *args: Any) -> T:
         """Call a function as part of this process, now."""
@@ -143,6 +170,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self.processes: list[Process] = []
         self.nobody = contextvars.copy_context()
         self.steps = 0
+        self._made = itertools.count()
+        self.set_task_factory(self._new_task)
 
     def time(self) -> float:
         """Virtual seconds since the loop was made."""
@@ -168,6 +197,17 @@ class VirtualLoop(asyncio.BaseEventLoop):
         else:
             work()
         return future
+
+    def create_future(self) -> asyncio.Future[Any]:
+        """Make a future."""
+        future = _Future(loop=self)
+        future.number = next(self._made)
+        return future
+
+    def _new_task(
+        self, loop: asyncio.AbstractEventLoop, work: Any, **options: Any
+    ) -> asyncio.Task[Any]:
+        return _Task(work, loop=loop, number=next(self._made), **options)
 
     # --- how it runs -------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ from dspex.errors import UnavailableError
 
 __all__ = ["Reach", "reach_of"]
 
-FIRST_WITHIN = 0.3
+FIRST_WITHIN = 1.0
 MOST = 30.0
 
 

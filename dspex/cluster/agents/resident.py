@@ -15,6 +15,7 @@ import inspect
 import pickle
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple, final
 
 import cloudpickle
@@ -215,7 +216,7 @@ class Resident:
 
     def is_async(self, name: str) -> bool:
         """Whether a method is a coroutine function."""
-        return inspect.iscoroutinefunction(getattr(self._cls, name, None))
+        return _is_coroutine(self._cls, name)
 
     def run(self, name: str, args: bytes, context: TurnContext) -> Outcome:
         """Run a turn in this thread."""
@@ -307,6 +308,11 @@ class Resident:
         if self.state is not None:
             return {key: dumps(value) for key, value in self.state.values_as_they_are().items()}
         return {WHOLE: dumps(_get_state(self.object))}
+
+
+@lru_cache(maxsize=4_096)
+def _is_coroutine(cls: type, name: str) -> bool:
+    return inspect.iscoroutinefunction(getattr(cls, name, None))
 
 
 class _StatefulMeta(type):

@@ -102,7 +102,8 @@ class Running:
         self.timers = Timers(self._ring)
         self.runtime: Any = None  # through which turns reach others; given by whoever runs us
         self._runnable: dict[str, Cell] = {}
-        self._done: deque[tuple[Cell, Letter, Outcome]] = deque()  # filled by threads
+        # Filled by threads. No outcome: it came late; no letter: the cell has run all it was given.
+        self._done: deque[tuple[Cell, Letter | None, Outcome | None]] = deque()
         self._is_drain_due = False
         self._watching = False
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -252,14 +253,15 @@ class Running:
         for letter in letters:
             message = letter.message
             if letter.deadline is not None and letter.deadline < self._caller.now():
-                self._loop.call_soon_threadsafe(self._refuse_late, cell, letter)
-                continue
-            context = self._context(cell.key, resident, letter.deadline, message.sender)
-            outcome = resident.run(message.method, message.args, context)
-            resident.sent = context.sent
+                outcome = None
+            else:
+                context = self._context(cell.key, resident, letter.deadline, message.sender)
+                outcome = resident.run(message.method, message.args, context)
+                resident.sent = context.sent
             self._done.append((cell, letter, outcome))
             self._wake()
-        self._loop.call_soon_threadsafe(self._finished, cell)
+        self._done.append((cell, None, None))
+        self._wake()
 
     def _refuse_late(self, cell: Cell, letter: Letter) -> None:
         """Refuse what came late because others ran before it in a row."""
@@ -280,6 +282,7 @@ class Running:
             resident.sent = context.sent
             self._take_outcome(cell, letter, outcome)
         self._finished(cell)
+        self._flush_runnable()
 
     def _wake(self) -> None:
         if not self._is_drain_due:
@@ -290,14 +293,19 @@ class Running:
     def _drain(self) -> None:
         self._is_drain_due = False
         while self._done:
-            self._take_outcome(*self._done.popleft())
+            cell, letter, outcome = self._done.popleft()
+            if letter is None:
+                self._finished(cell)
+            elif outcome is None:
+                self._refuse_late(cell, letter)
+            else:
+                self._take_outcome(cell, letter, outcome)
+        self._flush_runnable()
 
     def _finished(self, cell: Cell) -> None:
-        self._drain()
         cell.is_busy = False
         cell.taken = 0
         self._may_run(cell)
-        self._flush_runnable()
 
     def _take_outcome(self, cell: Cell, letter: Letter, outcome: Outcome) -> None:
         self.turns += 1

@@ -48,7 +48,7 @@ LOST = Answered(True, None, -1)
 acknowledged: where its sender wants one, it changed nothing, as what changes something is kept."""
 
 Row = tuple[str, int, int, list[tuple[int, bool, bytes | None, int]]]
-"""(sender, the largest number, all below is acknowledged, (number, *`Answered`) of each that is kept)"""
+"""(sender, the largest number, all below is acknowledged, (number, *`Answered`) of each kept)"""
 
 
 @final

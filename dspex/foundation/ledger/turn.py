@@ -166,5 +166,5 @@ class Turn:
     def end_worker(self, address: str, *, fence: float = 0.0) -> None:
         """End what lies on a worker, or is tied to it."""
         self.resources.worker_gone(address, self.emit)
-        self.agents.losses.host_gone(address, fence, self.token, self.emit)
+        self.agents.losses.host_gone(address, fence, self.now, self.token, self.emit)
         self.records.owner_gone(f"worker:{address}", "its worker left", self.emit)

@@ -167,7 +167,7 @@ class TestAwait:
             with pytest.raises(asyncio.CancelledError):
                 await task
             assert not future.done()
-            assert future._listeners == {}
+            assert future._done_callbacks == []
             future.set_result(1)
             assert await future == 1
 
@@ -301,7 +301,7 @@ class TestGather:
             gather(late, bad)
         thread.join()
         assert not late.done()
-        assert late._listeners == {}
+        assert late._done_callbacks == []
 
     def test_errors_may_be_results(self) -> None:
         undecodable = AgentFuture(refuse)
@@ -356,7 +356,7 @@ class TestGather:
             with pytest.raises(asyncio.CancelledError):
                 await task
             assert not never.done()
-            assert never._listeners == {}
+            assert never._done_callbacks == []
 
         asyncio.run(ask())
 
@@ -373,7 +373,7 @@ class TestWait:
         done, not_done = wait([first, second], return_when="FIRST_COMPLETED")
         thread.join()
         assert (done, not_done) == ({second}, {first})
-        assert first._listeners == {}
+        assert first._done_callbacks == []
 
     def test_the_first_error(self) -> None:
         first, second, third = futures(3)
@@ -392,7 +392,7 @@ class TestWait:
         first, second = filled(1), AgentFuture()
         assert wait([first, second], timeout="1ms") == ({first}, {second})
         assert wait([first, second], timeout=0) == ({first}, {second})
-        assert second._listeners == {}
+        assert second._done_callbacks == []
 
     def test_nothing_is_decoded(self) -> None:
         undecodable = AgentFuture(refuse)

@@ -23,6 +23,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from typing import Any, final
 
 from dspex.errors import (
+    AgentFailedError,
     InvalidRequestError,
     SessionExpiredError,
 )
@@ -39,12 +40,13 @@ from dspex.foundation.ledger.agents.losses import Losses
 from dspex.foundation.ledger.agents.placing import Placing
 from dspex.foundation.ledger.agents.population import TAGS, Population
 from dspex.foundation.ledger.agents.reading import Reading
-from dspex.foundation.ledger.agents.record import NOWHERE, OUTCOMES, Agent, Spec
+from dspex.foundation.ledger.agents.record import NO_ROOM, NOWHERE, OUTCOMES, Agent, Spec
 from dspex.foundation.ledger.amounts import NOTHING
 from dspex.foundation.ledger.events import Emit, Event, Token
 from dspex.foundation.ledger.members import Members
 from dspex.foundation.ledger.resources import Resources
 from dspex.foundation.ledger.sessions import Sessions
+from dspex.foundation.ledger.wire import error_payload
 
 __all__ = ["Agents"]
 
@@ -80,9 +82,10 @@ class Agents:
             lambda key: self._known.agents[key].host if key in self._known.agents else "",
         )
         self._is_settled = True
+        self._is_followed = False  # whether any waits for another to be placed
         self._creations = Creations()
         self.reading = Reading(self._known, members, resources.fleet)
-        self.losses = Losses(self._known, self.reading, self.place)
+        self.losses = Losses(self._known, self.reading, self.place, self._never_made)
 
     # --- creating ----------------------------------------------------------------------------
 
@@ -145,14 +148,12 @@ class Agents:
         for key in keys:
             agent = self._known.agents[key]
             target = self._known.targets.get(key)
-            found = self._resources.fleet.get(target) if target else None
-            worker = (
-                found
-                if found is not None and found.state == "up"
-                else self._placing.choose(agent, taken, except_of)
+            worker = self._placing.at(agent, target) or self._placing.choose(
+                agent, taken, except_of
             )
             if worker is None:
                 stranded.append(key)
+                self._is_followed |= agent.spec.fields["same_as"] is not None
                 continue
             address = worker.address
             groups.setdefault(address, []).append(key)
@@ -167,15 +168,17 @@ class Agents:
             incarnation = token()
             for address, some in groups.items():
                 emit(("placed", address, "starting", "", incarnation, some))
+        if groups and self._is_followed or stranded and except_of:
+            # Where one was placed another may follow; one that left may come back.
+            self._is_settled = False
         new = [key for key in stranded if key not in self._known.waiting]
         if new:
-            reason = "for a worker that is up and has room"
-            emit(("placed", "", "waiting", reason, NOWHERE, new))
+            emit(("placed", "", "waiting", NO_ROOM, NOWHERE, new))
 
     def settle(self, token: Callable[[], Token], emit: Emit) -> None:
         """Place those that wait, if something has changed since it was tried last."""
         if not self._is_settled:
-            self._is_settled = True
+            self._is_settled, self._is_followed = True, False
             if self._known.waiting and self._resources.fleet.addresses:
                 self.place(list(self._known.waiting), token, emit)
 
@@ -214,7 +217,7 @@ class Agents:
     def end(self, keys: Iterable[str], reason: str, emit: Emit) -> int:
         """Stop agents, wherever they are; gives how many there were."""
         groups: dict[str, list[str]] = {}
-        for key in keys:
+        for key in dict.fromkeys(keys):
             agent = self._known.agents.get(key)
             if agent is not None:
                 groups.setdefault(agent.host, []).append(key)
@@ -222,7 +225,13 @@ class Agents:
             for key in some:
                 self._free(self._known.agents[key], emit)
             emit(("ended", host, reason, some))
+            self._never_made(some, reason, emit)
         return sum(map(len, groups.values()))
+
+    def _never_made(self, keys: Sequence[str], words: str, emit: Emit) -> None:
+        """Tell those who wait for agents, if any do, that they will not be made."""
+        error = AgentFailedError(f"an agent is created when it was made; before that: {words}")
+        self._creations.made(keys, emit, error_payload(error))
 
     def _free(self, agent: Agent, emit: Emit) -> None:
         if agent.lease is not None and self._resources.verify(agent.lease):
@@ -337,12 +346,12 @@ class Agents:
             agent = self._known.agents.get(key)
             if agent is None or agent.host != address or agent.incarnation != incarnation:
                 continue
+            self._creations.made([key], emit, payload)
             if agent.started:
                 self._free(agent, emit)
                 emit(("placed", "", "failed", words, NOWHERE, [key]))
             else:
                 self.end([key], "it could not be made", emit)
-            self._creations.made([key], emit, payload)
 
     def retake(
         self, session: str, keys: Iterable[str], token: Callable[[], Token], emit: Emit
@@ -350,7 +359,7 @@ class Agents:
         """Have the host of agents make them anew, from what was committed."""
         address = self._host_of(session)
         mine = self._known.at.get(address, ())
-        some = [key for key in keys if key in mine]
+        some = [key for key in dict.fromkeys(keys) if key in mine]
         if some:
             emit(("placed", address, "starting", "", token(), some))
 

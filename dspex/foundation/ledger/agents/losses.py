@@ -37,12 +37,21 @@ class Losses:
     known : Population
     reading : Reading
     place : Place
+    never_made : callable of (keys, words, emit)
+        Tells those who wait for agents that they will not be made.
     """
 
-    def __init__(self, known: Population, reading: Reading, place: Place) -> None:
+    def __init__(
+        self,
+        known: Population,
+        reading: Reading,
+        place: Place,
+        never_made: Callable[[Sequence[str], str, Emit], None],
+    ) -> None:
         self._known = known
         self._reading = reading
         self._place = place
+        self._never_made = never_made
 
     def pass_time(self, now: float, token: Callable[[], Token], emit: Emit) -> None:
         """Place those whose former host can believe in its lease no more."""
@@ -56,18 +65,16 @@ class Losses:
             self._lift(address, token, emit)
 
     def _lift(self, address: str, token: Callable[[], Token], emit: Emit) -> None:
-        _, fenced = self._known.fences.pop(address)
-        keys = [key for key in fenced if self._is_fenced(key)]
+        del self._known.fences[address]
+        keys = [key for key, host in self._known.fenced.items() if host == address]
         manual = [key for key in keys if self._known.agents[key].spec.failover == "manual"]
         if manual:
             emit(("held", address, manual))
         self._place([key for key in keys if key not in self._known.held], token, emit)
 
-    def _is_fenced(self, key: str) -> bool:
-        agent = self._known.agents.get(key)
-        return agent is not None and agent.status == "waiting" and key not in self._known.waiting
-
-    def host_gone(self, address: str, fence: float, token: Callable[[], Token], emit: Emit) -> None:
+    def host_gone(
+        self, address: str, fence: float, now: float, token: Callable[[], Token], emit: Emit
+    ) -> None:
         """Take the agents of a host that is gone elsewhere, each by its policy.
 
         Parameters
@@ -75,6 +82,7 @@ class Losses:
         address : str
         fence : float
             Seconds for which it may still believe in its lease; 0.0 where it cannot.
+        now : float
         """
         self._reading.loads.pop(address, None)
         keys = list(self._known.at.get(address, ()))
@@ -86,7 +94,7 @@ class Losses:
             limit = agent.spec.fields["max_restarts"]
             if agent.spec.failover == "none" and agent.started:
                 lost.append(key)
-            elif limit is not None and len(agent.restarts) >= limit:
+            elif limit is not None and agent.restarts_within(now) >= limit:
                 failed.append(key)
             elif agent.spec.failover == "manual" and agent.started and not fence:
                 manual.append(key)
@@ -98,6 +106,7 @@ class Losses:
         if failed:
             reason = f"it was restarted as often as its policy allows; last, {address} was lost"
             emit(("placed", "", "failed", reason, NOWHERE, failed))
+            self._never_made(failed, reason, emit)
         if manual:
             emit(("held", address, manual))
         if others:
@@ -131,6 +140,7 @@ class Losses:
         held = self._known.held
         if keys is None:
             keys = [key for key, lost in held.items() if lost == address]
+        keys = list(dict.fromkeys(keys))
         for key in keys:
             agent = self._reading.get(key)
             if held.get(key) != address:
@@ -139,7 +149,7 @@ class Losses:
                     f"is {agent.status}{': ' * bool(agent.reason)}{agent.reason}"
                 )
         self._place(keys, token, emit)
-        return list(keys)
+        return keys
 
     def lose_what_was_in_memory(self, emit: Emit) -> None:
         """After a restart of the scheduler: what only the former one had is lost, and not fresh."""

@@ -40,6 +40,18 @@ class Placing:
         self._locate = locate
         self._draws = 0
 
+    def at(self, agent: Agent, address: str | None) -> Worker | None:
+        """The worker at an address, where it is up and has what the agent needs."""
+        worker = self._fleet.get(address) if address else None
+        if (
+            worker is None
+            or worker.state != "up"
+            or not worker.free.holds(agent.spec.amounts)
+            or not agent.spec.labels <= worker.labels
+        ):
+            return None
+        return worker
+
     def choose(
         self, agent: Agent, taken: Mapping[str, int], except_of: Collection[str] = ()
     ) -> Worker | None:

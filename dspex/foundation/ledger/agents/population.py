@@ -60,8 +60,10 @@ class Population:
         Those that are to be placed as soon as there is a place.
     held : dict of key to address
         Those that wait for a request, and the worker that was lost.
-    fences : dict of address to (instant, keys)
-        When the last lease of a host that is gone has run out for certain.
+    fences : dict of address to (instant, seconds)
+        When the last lease of a host that is gone has run out for certain, and how long that took.
+    fenced : dict of key to address
+        Those that wait for it.
     targets : dict of key to address
         Of agents that are on the move.
     codes : dict of digest to bytes
@@ -73,7 +75,8 @@ class Population:
         self.waiting: dict[str, None] = {}
         self.nowhere: dict[str, None] = {}
         self.held: dict[str, str] = {}
-        self.fences: dict[str, tuple[float, list[str]]] = {}
+        self.fences: dict[str, tuple[float, float]] = {}
+        self.fenced: dict[str, str] = {}
         self.targets: dict[str, str] = {}
         self.codes: dict[str, bytes] = {}
         self._code_uses: dict[str, int] = {}
@@ -135,6 +138,7 @@ class Population:
             self.nowhere[key] = None
         self.waiting.pop(key, None)
         self.held.pop(key, None)
+        self.fenced.pop(key, None)
         self.targets.pop(key, None)
 
     def _moving(self, event: Event, now: float) -> None:
@@ -151,8 +155,9 @@ class Population:
             self._leave(agent)
             agent.status = "waiting"
             agent.reason = f"until the lease of its former host {host} has run out for certain"
-        _, before = self.fences.get(host, (0.0, []))
-        self.fences[host] = (now + seconds, [*before, *keys])
+            self.fenced[key] = host
+        due, most = self.fences.get(host, (0.0, 0.0))
+        self.fences[host] = (max(due, now + seconds), max(most, seconds))
 
     def _held(self, event: Event, now: float) -> None:
         _, host, keys = event
@@ -259,12 +264,14 @@ class Population:
             events.append(("held", host, [key]))
         for key, target in self.targets.items():
             events.append(("moving", self.agents[key].host, target, [key]))
-        for host, (_, keys) in self.fences.items():
+        for host, (_, seconds) in self.fences.items():
             # How much of it has passed is not known to who reads it.
-            events.append(("fenced", host, FENCE_AFTER_SNAPSHOT, list(keys)))
+            keys = [key for key, other in self.fenced.items() if other == host]
+            events.append(("fenced", host, seconds, keys))
         for agent in self.agents.values():
             if agent.started:
                 events.append(_snapshot_of(agent))
+            events += [("restarted", [agent.key])] * len(agent.restarts)
         return iter(events)
 
     def validate(self) -> None:
@@ -285,10 +292,11 @@ class Population:
         assert self.waiting.keys() | self.held.keys() <= self.agents.keys()
         assert not self.waiting.keys() & self.held.keys()
         assert self.targets.keys() <= self.agents.keys()
-
-
-FENCE_AFTER_SNAPSHOT = 10.0
-"""Seconds; no less than the rest of any fence that a scheduler which crashed had put up."""
+        for key, host in self.fenced.items():
+            assert self.agents[key].status == "waiting"
+            assert host in self.fences
+            assert key not in self.waiting
+            assert key not in self.held
 
 
 def _snapshot_of(agent: Agent) -> Event:

@@ -23,7 +23,7 @@ from dspex.foundation.ledger.events import Token
 from dspex.foundation.ledger.fleet import Fleet
 from dspex.foundation.ledger.placement import ALIASES, PLACEMENTS
 
-__all__ = ["NOWHERE", "OUTCOMES", "STATUSES", "Agent", "Outgoing", "Spec", "refuse_memory"]
+__all__ = ["NOWHERE", "NO_ROOM", "OUTCOMES", "STATUSES", "Agent", "Outgoing", "Spec", "refuse_memory"]
 
 STATUSES = frozenset({"starting", "running", "moving", "waiting", "failed", "lost"})
 """An agent is at a host in the first three."""
@@ -32,6 +32,9 @@ OUTCOMES = frozenset({"failed", "lost"})
 """An agent stays in these until it is stopped."""
 
 NOWHERE: Token = (0, 0)
+
+NO_ROOM = "for a worker that is up and has room"
+"""Why an agent waits, mostly."""
 
 
 class Outgoing(NamedTuple):
@@ -230,7 +233,7 @@ class Agent:
         self.incarnation = NOWHERE
         self.host = ""
         self.status = "waiting"
-        self.reason = ""
+        self.reason = NO_ROOM
         self.started = False
         self.state: dict[str, bytes] | None = None
         self.dedup: Dedup | None = None
@@ -242,6 +245,11 @@ class Agent:
 
     def __repr__(self) -> str:
         return f"<Agent {self.key} {self.status} at {self.host or 'no host'}>"
+
+    def restarts_within(self, now: float) -> int:
+        """How many restarts count against its limit."""
+        within = self.spec.fields["within"]
+        return sum(now - each < within for each in self.restarts)
 
     def take(self, turn: Mapping[str, Any]) -> str | None:
         """Take what a turn changed; gives a sender that was unknown before.
