@@ -45,6 +45,12 @@ BENCHMARKS = {
         "with a SQLite journal: what is on the disk is acknowledged, and not before. Strong "
         "lookups take turns with a call of Dask that does nothing.",
     ),
+    "agents": (
+        "Agents",
+        "How fast agents are made and called, what an idle one takes, and how soon they answer "
+        "again after a death, a silence, a drain and a restart, on four workers of one thread. "
+        "Bare Dask's actors and Ray's are called in turns with ours.",
+    ),
 }
 
 INTRODUCTION = """\

@@ -156,10 +156,19 @@ class Messenger:
         self.submit(Request(key, method, args, AT_MOST_ONCE | CAST, done=lambda error: None))
 
     def _take_all(self) -> None:
-        self._is_woken = False
         inbox = self._inbox
+        taken = 0
         while inbox:
             self._take(inbox.popleft())
+            taken += 1
+        if taken > 1 and not self._closed:
+            # Many are being made. To be woken for each would cost more than to look again.
+            self._loop.call_later(_LOOK_EVERY, self._take_all)
+        else:
+            self._is_woken = False
+            if inbox:  # of a moment ago
+                self._is_woken = True
+                self._loop.call_soon(self._take_all)
         self.pump()
         if self._resolving:
             keys, self._resolving = list(self._resolving), {}
