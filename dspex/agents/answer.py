@@ -14,7 +14,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple, NoReturn, final
 
-from dspex.agents.turnstile import Turnstile
+from dspex.agents.moment import MOMENT
 from dspex.cluster.units import parse_seconds
 from dspex.errors import InvalidArgumentError, NotPicklableError
 
@@ -54,6 +54,10 @@ class AgentFuture(concurrent.futures.Future[Any]):
     1
     """
 
+    _condition = MOMENT  # type: ignore[assignment]  # as much of one as is needed
+    _their_waiters: list[Any] | None = None
+    _their_callbacks: list[Callable[[AgentFuture], object]] | None = None
+
     def __init__(
         self,
         decode: Callable[[Any], Any] | None = None,
@@ -64,12 +68,9 @@ class AgentFuture(concurrent.futures.Future[Any]):
     ) -> None:
         # In place of what the base class makes, as calls are made by the hundred thousand: its
         # condition alone costs as much as all the rest of a call. The names are its own.
-        self._condition = Turnstile()  # type: ignore[assignment]  # as much of one as is needed
         self._state = "PENDING"
         self._result = None
         self._exception = None
-        self._waiters: list[Any] = []
-        self._done_callbacks: list[Callable[[AgentFuture], object]] = []
         self._loop = loop
         self._describe = describe
         self._decode = decode
@@ -77,6 +78,20 @@ class AgentFuture(concurrent.futures.Future[Any]):
         self._on_cancel = cancel
         self._is_cancel_told = False
         self._decode_lock: threading.Lock | None = None
+
+    # What few futures need is made when they need it.
+
+    @property
+    def _waiters(self) -> list[Any]:  # type: ignore[override]
+        if self._their_waiters is None:
+            self._their_waiters = []
+        return self._their_waiters
+
+    @property
+    def _done_callbacks(self) -> list[Callable[[AgentFuture], object]]:
+        if self._their_callbacks is None:
+            self._their_callbacks = []
+        return self._their_callbacks
 
     def set_result(self, result: Any) -> None:
         """Give the answer, not yet decoded; dropped where the call was cancelled."""
@@ -222,14 +237,23 @@ class AgentFuture(concurrent.futures.Future[Any]):
                 f"on an event loop an answer is awaited, because to block the loop may be to "
                 f"wait for ever; got result() or exception() of {self!r}; write `await future`"
             )
-        try:
-            error = super().exception(seconds)  # never raises the agent's own TimeoutError
-        except TimeoutError:
+        if not self._is_done_within(seconds):
             raise TimeoutError(
                 f"{self._what()} did not come within {seconds:g} seconds; the call goes on: ask "
                 "again, or cancel() it"
-            ) from None
+            )
+        error = super().exception(0)
         return Outcome(error=error) if error is not None else self._decoded_once()
+
+    def _is_done_within(self, seconds: float | None) -> bool:
+        if self.done() or seconds == 0:
+            return self.done()
+        event = threading.Event()
+        unsubscribe = self.subscribe(lambda _: event.set())
+        try:
+            return event.wait(seconds)
+        finally:
+            unsubscribe()
 
     def _decoded_once(self) -> Outcome:
         if self._decoded is not None:

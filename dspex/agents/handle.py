@@ -246,7 +246,7 @@ class AgentHandle:
         future = AgentFuture(
             _decode,
             describe=f"{self.id}.{name}",
-            cancel=partial(runtime.messages.cancel, request),
+            cancel=request.cancel,
             loop=runtime.loop,
         )
         request.future = future

@@ -65,8 +65,8 @@ def hand_on(done: AgentFuture, to: AgentFuture) -> None:
     """Fill a future, whose ``decode`` is given one that is done, with what became of that."""
     if done.cancelled():
         to.cancel()
-    elif done.has_failed():
-        to.set_exception(raw_of(done))
+    elif isinstance(error := raw_of(done), BaseException):
+        to.set_exception(error)
     else:
         to.set_result(done)
 

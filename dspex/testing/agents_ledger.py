@@ -67,11 +67,11 @@ def facts(ledger: Ledger) -> dict[str, Any]:
             "reason": agent.reason,
             "waits": key in known.waiting,
         }
-        if agent.spec.persistence is None:
-            # Whether it was made is nothing to a scheduler whose workers all begin afresh.
-            status = "running" if status == "starting" else status
-        else:
+        if agent.spec.persistence is not None:
             found[key]["started"] = agent.started
+        if agent.spec.persistence != "durable":
+            # That one was made anew is nothing to who has no part of its state.
+            status = "running" if status == "starting" else status
         if agent.spec.persistence == "durable":
             found[key] |= {
                 "state": agent.state or {},

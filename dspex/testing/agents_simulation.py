@@ -461,7 +461,7 @@ class SimulatedAgents:
             if agent.status != "running":
                 busy.append(f"{key} is {agent.status} {agent.reason}")
             if agent.outbox:
-                busy.append(f"{key} has sent {list(agent.outbox.values())[:3]}")
+                busy.append(f"{key} has sent {[each[:2] for each in agent.outbox.values()]}")
         for party in [*self.hosts, *self.clients]:
             if hasattr(party, "runtime"):
                 busy += [f"{party.name} sends {each.method}" for each in _unsent(party)]

@@ -27,6 +27,10 @@ _ORDER_WITHIN = 10.0
 
 MAX_HOLD = 5.0
 
+_QUIET_AFTER = 0.1
+_QUIET_WITHIN = 1.0
+"""Seconds of a farewell: without a message for the one, or when the other is over, all is said."""
+
 
 @final
 class _Link:
@@ -93,6 +97,7 @@ class Arrivals:
         self._may_answer = may_answer
         self._links: dict[str, _Link] = {}
         self._swept = time.monotonic()
+        self._heard = -_QUIET_AFTER
 
     async def take(self, blob: bytes) -> bytes:
         """Take a flight, and give answers; b"" where the sender is to try elsewhere."""
@@ -105,6 +110,8 @@ class Arrivals:
             return b""
         before = link.outstanding
         link.outstanding += len(flight.messages)
+        if flight.messages:
+            self._heard = link.touched
         if flight.place is not None:
             # All of a flight at once: an answer may come while it is read.
             for message in flight.messages:
@@ -148,6 +155,8 @@ class Arrivals:
         place = flight.place
         assert place is not None
         while place > link.next_place:
+            if self._links.get(flight.link) is not link:
+                return False  # it was forgotten meanwhile, and nobody will be ahead
             future = link.turn.get(place)
             if future is None:
                 future = link.turn[place] = asyncio.get_running_loop().create_future()
@@ -181,6 +190,17 @@ class Arrivals:
         for outstanding, future in link.waiters:
             if link.outstanding <= outstanding:
                 _set(future)
+
+    async def quiet(self) -> None:
+        """Wait until those that still send have their answers, and know that nobody is here."""
+        began = time.monotonic()
+        while time.monotonic() - began < _QUIET_WITHIN:
+            heard = time.monotonic() - self._heard
+            if heard > _QUIET_AFTER and not any(
+                link.outstanding or link.answers for link in self._links.values()
+            ):
+                return
+            await asyncio.sleep(0.01)
 
     def reset(self) -> None:
         """Forget all links: nobody is answered any more."""

@@ -245,9 +245,10 @@ class Host:
             await asyncio.gather(*[self._hand_over(cell) for cell in cells])
 
     async def emptied(self) -> None:
-        """Wait until no agent lives here any more."""
+        """Wait until no agent lives here any more, and whoever sent to one knows."""
         while self.inbox.cells:
             await asyncio.sleep(0.005)
+        await self.arrivals.quiet()
 
     async def _hand_over(self, cell: Cell) -> None:
         while cell.is_busy:

@@ -114,6 +114,7 @@ class Hosting:
             logger.warning("this worker's host is not shown as an actor: %r", error)
 
     async def _handle_release(self, **unknown: object) -> bool:
+        await self.host.arrivals.quiet()
         await self.release()
         return True
 

@@ -101,6 +101,7 @@ class Messenger:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._finder = Finder(caller, self._outbound, self, self._spawn)
         self._closed = False
+        self._on_cancel = self.cancel
 
     # --- taking requests ---------------------------------------------------------------------
 
@@ -111,6 +112,7 @@ class Messenger:
         """
         if len(self._requests) + len(self._inbox) >= MOST_UNANSWERED:
             self._make_room()
+        request.on_cancel = self._on_cancel
         self._inbox.append(request)
         if not self._is_woken:
             self._is_woken = True

@@ -65,6 +65,7 @@ class Request:
         "message",
         "method",
         "number",
+        "on_cancel",
         "sender",
         "timeout",
         "timer",
@@ -97,3 +98,9 @@ class Request:
         self.below = below
         self.message: Message | None = None
         self.timer: asyncio.TimerHandle | None = None
+        self.on_cancel: Callable[[Request], None] | None = None
+
+    def cancel(self) -> None:
+        """Wait for it no longer; from any thread."""
+        if self.on_cancel is not None:
+            self.on_cancel(self)

@@ -60,16 +60,22 @@ def _fitting(agent: Agent, up: Iterable[Worker]) -> list[Worker]:
 
 
 def _evened(agents: dict[str, list[Agent]], fleet: Fleet) -> list[Better]:
+    counts = {address: len(there) for address, there in agents.items()}
     moves = []
-    while agents:
-        fullest = max(agents, key=lambda address: (len(agents[address]), address))
-        emptiest = min(agents, key=lambda address: (len(agents[address]), address))
-        if len(agents[fullest]) - len(agents[emptiest]) < 2:
+    while some := [address for address, there in agents.items() if there]:
+        fullest = max(some, key=lambda address: (counts[address], address))
+        emptier = [
+            worker
+            for address, count in counts.items()
+            if count < counts[fullest] - 1 and (worker := fleet.get(address)) is not None
+        ]
+        if not emptier:
             break
         agent = agents[fullest].pop()
-        target = fleet.get(emptiest)
-        assert target is not None
-        if target in _fitting(agent, [target]):
-            agents[emptiest].append(agent)
-            moves.append(Better(agent.key, fullest, emptiest))
+        fitting = _fitting(agent, emptier)
+        if fitting:  # else it stays, and another may move
+            target = min(fitting, key=lambda worker: (counts[worker.address], worker.address))
+            counts[fullest] -= 1
+            counts[target.address] += 1
+            moves.append(Better(agent.key, fullest, target.address))
     return moves
