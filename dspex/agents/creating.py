@@ -252,7 +252,7 @@ def _check_class(cls: Any) -> None:
     is_plain = not getattr(cls, "__dspex_agent__", False)
     taken = [
         name
-        for name in sorted(RESERVED)
+        for name in sorted(RESERVED if is_plain else RESERVED | _OF_AGENTS)
         if (is_plain and hasattr(cls, name)) or (not is_plain and _is_own(cls, name))
     ]
     if taken:
@@ -262,8 +262,12 @@ def _check_class(cls: Any) -> None:
         )
 
 
+_OF_AGENTS = frozenset({"after", "cancel_timer", "coordinate_task", "every"})
+"""What `Agent` has, and no subclass may replace."""
+
+
 def _is_own(cls: type, name: str) -> bool:
-    """Whether a subclass of `Agent` defines what `Agent` does not."""
+    """Whether a subclass of `Agent` defines what `Agent` keeps for itself."""
     return any(
         name in vars(each) for each in cls.__mro__ if each.__module__ != "dspex.agents.agent"
     ) and not (name in ("state", "id") and isinstance(inspect.getattr_static(cls, name), property))

@@ -126,8 +126,8 @@ class AgentHandle:
         args, kwargs
             Picklable.
         timeout : float or str, optional
-            Seconds in which it is to be answered; what has not begun by then never does. A call
-            that an agent makes has no longer than the call that it serves.
+            Seconds in which it is to be answered; what its worker has had for as long and has not
+            begun never does. A call that an agent makes has no longer than the call that it serves.
         delivery : "auto", "at_most_once", "at_least_once" or "exactly_once"
             auto: exactly once where the agent keeps its state, else at most once.
         idempotency_key : str, optional

@@ -23,7 +23,7 @@ from dspex.cluster.agents.resident import NO_CHANGES, Outcome, Resident, dumps, 
 from dspex.cluster.agents.running import Running
 from dspex.cluster.agents.turns import TurnContext
 from dspex.errors import AgentNotFoundError, DspexError, SessionExpiredError
-from dspex.foundation.agents.inbox import READY, Cell, Letter
+from dspex.foundation.agents.inbox import LOADING, READY, Cell, Letter
 from dspex.foundation.agents.messages import RAISED, REFUSED
 from dspex.foundation.ports import Caller
 
@@ -234,15 +234,21 @@ class Host:
     async def _let_go(self, keys: Sequence[str]) -> None:
         """Let agents go, some at a time: the others serve on meanwhile."""
         for at in range(0, len(keys), MOVES_AT_ONCE):
-            cells = [
-                cell
-                for key in keys[at : at + MOVES_AT_ONCE]
-                if (cell := self.inbox.cells.get(key)) is not None and cell.phase == READY
-            ]
+            here = [self.inbox.cells.get(key) for key in keys[at : at + MOVES_AT_ONCE]]
+            cells = [cell for cell in here if cell is not None and cell.phase == READY]
+            for cell in here:
+                if cell is not None and cell.phase == LOADING:
+                    self.running.spawn(self._let_go_when_made(cell))
             for cell in cells:
                 self.running.timers.cancel(cell.key)
                 self.inbox.leave(cell)
             await asyncio.gather(*[self._hand_over(cell) for cell in cells])
+
+    async def _let_go_when_made(self, cell: Cell) -> None:
+        while cell.phase == LOADING and self.inbox.cells.get(cell.key) is cell:
+            await asyncio.sleep(0.01)
+        if self.inbox.cells.get(cell.key) is cell:
+            await self._let_go([cell.key])
 
     async def emptied(self) -> None:
         """Wait until no agent lives here any more, and whoever sent to one knows."""

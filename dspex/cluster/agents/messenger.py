@@ -474,6 +474,7 @@ class Messenger:
             found = self._requests.pop(message.mid, None)
             if found is not None:
                 self._fail(found, error)
+        self._finder.look_when_due()
 
     def learn(self, key: str, *, is_kept: bool) -> None:
         """Take what is known of an agent that was just created; on the loop."""

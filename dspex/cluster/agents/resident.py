@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, final
 import cloudpickle
 
 from dspex.cluster.agents.turns import Timer, TurnContext
+from dspex.cluster.agents.wholes import made_again, shown, taken
 from dspex.errors import AgentFailedError, AgentRaisedError, StateIncompatibleError
 from dspex.foundation.agents.tracked import TrackedState
 
@@ -150,8 +151,7 @@ class Resident:
                 assert self.state is not None
                 self.state.__init__(values)
             else:
-                self.object = self._cls.__new__(self._cls)
-                _set_state(self.object, loads(kept[WHOLE]) if WHOLE in kept else None)
+                self.object = self._again(kept)
             if not self.is_kept:
                 self.committed = {}
             self.timers = {
@@ -175,6 +175,9 @@ class Resident:
                 )
             context.call(migrate, before)
         return self._hook("on_restore", context)
+
+    def _again(self, kept: Mapping[str, bytes]) -> Any:
+        return made_again(self._cls, loads(kept[WHOLE]))
 
     def _adopt(self) -> None:
         if isinstance(self.object, _Stateful):
@@ -267,7 +270,7 @@ class Resident:
         if self.state is not None:
             changed, deleted = self.state.changes(self.committed, dumps)
         elif not isinstance(self.object, _Stateful):
-            data = dumps(_get_state(self.object))
+            data = dumps(taken(self.object))
             if data != self.committed.get(WHOLE):
                 changed[WHOLE] = data
         for name, timer in context.timers.items():
@@ -295,19 +298,19 @@ class Resident:
             else:
                 self.state.undo_bindings()
         elif self.is_kept and WHOLE in self.committed:
-            _reset_state(self.object, loads(self.committed[WHOLE]))
+            self.object = self._again(self.committed)
 
     def snapshot(self) -> Any:
         """The state for people: a dict of an `Agent`'s, else what the object says of itself."""
         if self.state is not None:
             return dict(self.state.values_as_they_are())
-        return _get_state(self.object)
+        return shown(self.object)
 
     def parcel(self) -> dict[str, bytes]:
         """Everything, for a move of an agent whose state is not kept."""
         if self.state is not None:
             return {key: dumps(value) for key, value in self.state.values_as_they_are().items()}
-        return {WHOLE: dumps(_get_state(self.object))}
+        return {WHOLE: dumps(taken(self.object))}
 
 
 @lru_cache(maxsize=4_096)
@@ -327,28 +330,6 @@ class _Stateful(metaclass=_StatefulMeta):
     """What has a tracked state: `dspex.agents.Agent`, which this room does not know."""
 
     state: TrackedState
-
-
-def _get_state(instance: Any) -> Any:
-    get = getattr(instance, "__getstate__", None)
-    return instance.__dict__ if get is None else get()
-
-
-def _set_state(instance: Any, state: Any) -> None:
-    if hasattr(instance, "__setstate__"):
-        instance.__setstate__(state)
-    elif isinstance(state, tuple) and len(state) == 2:  # as copyreg has it: (dict, slots)
-        for part in state:
-            for name, value in (part or {}).items():
-                setattr(instance, name, value)
-    elif state:
-        instance.__dict__.update(state)
-
-
-def _reset_state(instance: Any, state: Any) -> None:
-    if hasattr(instance, "__dict__"):
-        instance.__dict__.clear()
-    _set_state(instance, state)
 
 
 def load_class(code: bytes) -> type:

@@ -195,10 +195,9 @@ class Running:
         cell = self.inbox.cells.get(message.key)
         is_there = cell is not None and self.inbox.withdraw(
             cell,
-            lambda letter: (
-                letter.message.mid == message.number
-                and letter.ticket.link.name == ticket.link.name  # of any generation
-            ),
+            lambda each: (
+                each.mid == message.number and each.link.name == ticket.link.name
+            ),  # of any generation
         )
         self.arrivals.answer(ticket, DONE, dumps(is_there))
 

@@ -272,15 +272,31 @@ class Inbox:
         cell.taken = len(taken)
         return taken
 
-    def withdraw(self, cell: Cell, matches: Callable[[Letter], bool]) -> bool:
-        """Drop the messages that match, if they have not begun."""
-        dropped = [letter for letter in cell.mailbox or () if matches(letter)]
-        kept = [letter for letter in cell.mailbox or () if not matches(letter)]
-        cell.mailbox = deque(kept) if kept else None
-        for letter in dropped:
-            # Nobody waits for it, but its sender asks for answers as long as one is missing.
-            self.answer(cell, letter, DONE, None)
-        return bool(dropped)
+    def withdraw(self, cell: Cell, is_it: Callable[[Any], bool]) -> bool:
+        """Drop the message of a ticket, if it has not begun and nobody else has sent it, too."""
+        kept: deque[Letter] = deque()
+        is_found = False
+        for letter in cell.mailbox or ():
+            tickets = self._tickets(cell, letter)
+            mine = [ticket for ticket in tickets if is_it(ticket)]
+            others = [ticket for ticket in tickets if not is_it(ticket)]
+            for ticket in mine:
+                # Nobody waits for it, but its sender asks for answers as long as one is missing.
+                self._answer(ticket, DONE, None)
+                is_found = True
+            if others or not mine:
+                kept.append(letter)
+                self._put_tickets(cell, letter, others)
+        cell.mailbox = kept or None
+        return is_found
+
+    @staticmethod
+    def _put_tickets(cell: Cell, letter: Letter, tickets: list[Any]) -> None:
+        message = letter.message
+        if message.flags & DELIVERY == EXACTLY_ONCE and cell.phase != LOADING and tickets:
+            if cell.joined is None:
+                cell.joined = {}
+            cell.joined[message.sender, message.number] = tickets
 
     def refuse_late(self, cell: Cell, letter: Letter) -> None:
         """Answer a message whose deadline came before its turn; it had no effect."""
@@ -364,8 +380,8 @@ def _full(cell: Cell) -> DspexError:
 def _another(message: Message) -> DspexError:
     return InvalidRequestError(
         f"a message that comes again says the same; {message.method} came as number "
-        f"{message.number} of {message.sender}, which was another call before; a turn that was cut off "
-        "and is run again must call the same methods with the same arguments"
+        f"{message.number} of {message.sender}, which was another call before; a turn that was cut "
+        "off and is run again must call the same methods with the same arguments"
     )
 
 
