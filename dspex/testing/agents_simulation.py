@@ -132,6 +132,7 @@ class SimulatedAgents:
         await self._create()
         for _ in range(self.dice.randrange(2, 4)):
             self._add_client()
+        self._add_client(reads_only=True)
         befalling = self.loop.create_task(self._befall())
         await asyncio.sleep(self._seconds)
         befalling.cancel()
@@ -150,8 +151,8 @@ class SimulatedAgents:
         self.hosts.append(host)
         self.scheduler.worker_added(host.address)
 
-    def _add_client(self) -> None:
-        client = ClientParty(self.around, self._name("c"))
+    def _add_client(self, *, reads_only: bool = False) -> None:
+        client = ClientParty(self.around, self._name("c"), reads_only=reads_only)
         self.clients.append(client)
         client.process.spawn(self._act(client))
 
@@ -194,6 +195,8 @@ class SimulatedAgents:
         (method,) = dice.choices(
             ["deposit", "deposit_slowly", "transfer", "fail", "cast", "read"], [6, 1, 6, 1, 4, 4]
         )
+        if client.reads_only:
+            method = "read"
         account, *others = dice.sample(ACCOUNTS, 3)
         delivery = dice.choice(["auto", "exactly_once", "auto", "at_least_once", "at_most_once"])
         amount = dice.randrange(1, 10)
@@ -273,6 +276,7 @@ class SimulatedAgents:
             self._cut_host_off,
             self._cut_two,
             self._cut_client_off,
+            self._keep_a_reader,
             self._pause,
             self._close_connection,
             self._move,
@@ -280,7 +284,7 @@ class SimulatedAgents:
             self._break_disk,
             self._lose_client,
         ]
-        weights = [2.0, 2.0, 1.0, 1.0, 1.0, 1.0, 3.0, 1.0, 0.5, 0.5]
+        weights = [2.0, 2.0, 1.0, 1.0, 1.0, 1.0, 1.0, 3.0, 1.0, 0.5, 0.5]
         if self.has_restarts:
             acts.append(self._restart)
             weights.append(1.0)
@@ -337,6 +341,14 @@ class SimulatedAgents:
         client, seconds = self.dice.choice(self.clients), self._seconds_cut()
         self.network.cut(client.name, SCHEDULER, seconds)
         return f"{client.name} is cut off from the scheduler for {seconds} s"
+
+    def _keep_a_reader(self) -> str:
+        """Cut a host off from all but one who only reads, and so sees nothing of it."""
+        host, seconds = self.dice.choice(self.hosts), self._seconds_cut()
+        for party in [self.scheduler, *self.hosts, *self.clients]:
+            if party is not host and not getattr(party, "reads_only", False):
+                self.network.cut(host.name, party.name, seconds)
+        return f"{host.address} is cut off from all but a reader for {seconds} s"
 
     def _pause(self) -> str:
         party: Any = self.dice.choice([*self.hosts, *self.clients, self.scheduler])
@@ -416,7 +428,7 @@ class SimulatedAgents:
         client.process.die()
         for task in [task for task in self._waiting if task in client.process.tasks]:
             del self._waiting[task]
-        self._add_client()
+        self._add_client(reads_only=client.reads_only)
         return f"{client.name} dies"
 
     def _restart(self) -> str:

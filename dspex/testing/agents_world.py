@@ -90,6 +90,8 @@ class SchedulerParty:
         Addresses of which Dask knows.
     """
 
+    name = SCHEDULER
+
     def __init__(self, around: Surroundings) -> None:
         self._around = around
         self.generation = 0
@@ -212,9 +214,10 @@ class HostParty:
 class ClientParty:
     """A client's process."""
 
-    def __init__(self, around: Surroundings, name: str) -> None:
+    def __init__(self, around: Surroundings, name: str, *, reads_only: bool = False) -> None:
         self._around = around
         self.name = name
+        self.reads_only = reads_only
         self.process = Process(around.loop, name)
         self.runtime: Runtime
         self.caller: LedgerCaller

@@ -11,13 +11,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import secrets
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, final
 
 from dspex.cluster.agents.finding import Finder
+from dspex.cluster.agents.flying import Flying
 from dspex.cluster.agents.refusals import (
     closed_error,
     crowded_error,
@@ -28,7 +28,7 @@ from dspex.cluster.agents.refusals import (
     outcome_error,
     raised_error,
 )
-from dspex.cluster.agents.requests import AUTO, Answer, NotSentError, Request
+from dspex.cluster.agents.requests import AUTO, Answer, Request
 from dspex.errors import DspexError, SessionExpiredError, UnavailableError
 from dspex.foundation.agents.messages import (
     AT_LEAST_ONCE,
@@ -39,25 +39,15 @@ from dspex.foundation.agents.messages import (
     DONE,
     EXACTLY_ONCE,
     RAISED,
-    Flight,
     Message,
-    decode_answers,
-    encode_flight,
 )
-from dspex.foundation.agents.outbound import Outbound, Posted
+from dspex.foundation.agents.outbound import Outbound
 from dspex.foundation.ledger.wire import rebuilt_error
 from dspex.foundation.ports import Caller
 
 __all__ = ["Messenger"]
 
 logger = logging.getLogger("dspex.agents")
-
-HOLD = 0.02
-POLL_HOLD = 2.0
-ANSWER_WITHIN = 30.0
-
-DOUBT_AFTER = 0.5
-"""Seconds after which an answer is late, and the ledger is asked whether the host is one still."""
 
 AGAIN_AFTER = 1.0
 """Seconds after which an agent is looked for again of which the ledger could not tell."""
@@ -82,9 +72,7 @@ class Messenger:
 
     def __init__(self, caller: Caller, send: Callable[[str, bytes], Awaitable[bytes]]) -> None:
         self._caller = caller
-        self._send = send
         self._loop = asyncio.get_running_loop()
-        self._link = secrets.token_hex(8)
         self._outbound = Outbound()
         self._requests: dict[int, Request] = {}
         self._mids = itertools.count(1)
@@ -97,8 +85,8 @@ class Messenger:
         self._inbox: deque[Request] = deque()
         self._is_woken = False
         self._dirty: dict[str, None] = {}  # a set would have another order each time
-        self._polling: set[tuple[str, int]] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._flying = Flying(caller, self._outbound, send, self, self._spawn)
         self._finder = Finder(caller, self._outbound, self, self._spawn)
         self._closed = False
         self._on_cancel = self.cancel
@@ -248,104 +236,24 @@ class Messenger:
         dirty, self._dirty = self._dirty, {}
         for address in dirty:
             while (posted := self._outbound.post(address)) is not None:
-                self._spawn(self._fly(posted))
+                self._spawn(self._flying.fly(posted))
         self._finder.look_when_due()
 
-    async def _fly(self, posted: Posted) -> None:
-        flight = Flight(
-            self._link,
-            posted.generation,
-            posted.place,
-            posted.is_answered,
-            HOLD,
-            posted.messages,
-        )
-        await self._exchange(posted.address, posted.generation, posted.place, flight)
+    def answered(self, message: Message, status: int, payload: Any) -> None:
+        """Take what became of a message."""
+        request = self._requests.pop(message.mid, None)
+        if request is not None:
+            self._answer(request, status, payload)
 
-    async def _exchange(
-        self, address: str, generation: int, place: int | None, flight: Flight
-    ) -> None:
-        try:
-            blob = await self._sent(address, flight)
-        except NotSentError as error:
-            self._lost(address, generation, error, unsent=place)
-            return
-        except Exception as error:  # as Dask tells what failed there
-            self._lost(address, generation, error)
-            return
-        if not blob:
-            self._lost(address, generation, None)
-            return
-        answers = decode_answers(blob)
-        finals = self._outbound.answered(address, generation, place, answers, self._caller.now())
-        for message, status, payload in finals:
-            request = self._requests.pop(message.mid, None)
-            if request is not None:
-                self._answer(request, status, payload)
+    def cut_off(self, message: Message, address: str, error: BaseException | None) -> None:
+        """Take that nobody knows what became of a message."""
+        request = self._requests.pop(message.mid, None)
+        if request is not None:
+            self._fail(request, cut_off_error(address, message, error))
+
+    def may_send(self, address: str) -> None:
+        """Take that there may be room for another flight."""
         self._dirty[address] = None
-        self.pump()
-        self._poll(address)
-
-    async def _sent(self, address: str, flight: Flight) -> bytes:
-        """Send a flight; TimeoutError where its host is another by now, or silent for long."""
-        while True:
-            try:
-                return await self._sent_once(address, flight)
-            except NotSentError:
-                if await self._caller.read("agents.host", address=address) is None:
-                    raise
-
-    async def _sent_once(self, address: str, flight: Flight) -> bytes:
-        sending = self._loop.create_task(self._transfer(address, flight))
-        incarnation: Any = ...
-        deadline = self._loop.time() + ANSWER_WITHIN
-        try:
-            while True:
-                done, _ = await asyncio.wait([sending], timeout=flight.hold + DOUBT_AFTER)
-                if done:
-                    return sending.result()
-                now = await self._caller.read("agents.host", address=address)
-                if now is None or self._loop.time() > deadline or incarnation not in (..., now):
-                    raise TimeoutError(f"{address} does not answer, and is a host no more")
-                incarnation = now
-        finally:
-            sending.cancel()
-
-    async def _transfer(self, address: str, flight: Flight) -> bytes:
-        return await self._send(address, encode_flight(flight))
-
-    def _poll(self, address: str) -> None:
-        """Ask for answers that did not come with a flight."""
-        generation = self._outbound.is_waiting(address)
-        if generation is None or (address, generation) in self._polling or self._closed:
-            return
-        self._polling.add((address, generation))
-        self._spawn(self._ask(address, generation))
-
-    async def _ask(self, address: str, generation: int) -> None:
-        flight = Flight(self._link, generation, None, True, POLL_HOLD, ())
-        try:
-            await self._exchange(address, generation, None, flight)
-        finally:
-            self._polling.discard((address, generation))
-        self._poll(address)
-
-    def _lost(
-        self,
-        address: str,
-        generation: int,
-        error: BaseException | None,
-        *,
-        unsent: int | None = None,
-    ) -> None:
-        lost = self._outbound.lost(address, generation, self._caller.now(), unsent=unsent)
-        for message in lost.failed:
-            request = self._requests.pop(message.mid, None)
-            if request is not None:
-                self._fail(
-                    request,
-                    cut_off_error(address, message, error),
-                )
         self.pump()
 
     # --- answers -----------------------------------------------------------------------------

@@ -9,6 +9,7 @@ elsewhere by then.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, final
 
@@ -72,6 +73,9 @@ class Reach:
             if self._by_way_of is None or address in self._reached:
                 raise NotSentError(f"{address} cannot be connected to: {error}") from error
             return await self._by_way_of(address, blob)
+        except asyncio.CancelledError:
+            # Given up by who asked after the host meanwhile, and it is to know this.
+            raise NotSentError(f"{address} was not connected to in time") from None
         self._within.pop(address, None)
         self._reached.add(address)
         comm.name = "dspex-flights"

@@ -1,0 +1,173 @@
+"""Flights between this process and the hosts: sent, waited for, asked after, given up.
+
+Knows: what is on its way, how a flight is sent, the ledger's way. Must not know: requests, what an
+answer says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol, final
+
+from dspex.cluster.agents.requests import NotSentError
+from dspex.foundation.agents.messages import Flight, Message, decode_answers, encode_flight
+from dspex.foundation.agents.outbound import Outbound, Posted
+from dspex.foundation.ports import Caller
+
+__all__ = ["Flying", "Told"]
+
+HOLD = 0.02
+POLL_HOLD = 2.0
+ANSWER_WITHIN = 30.0
+
+DOUBT_AFTER = 0.5
+"""Seconds after which an answer is late, and the ledger is asked whether the host is one still."""
+
+
+class Told(Protocol):
+    """Who hears what became of messages."""
+
+    def answered(self, message: Message, status: int, payload: Any) -> None:
+        """Take what became of a message."""
+
+    def cut_off(self, message: Message, address: str, error: BaseException | None) -> None:
+        """Take that nobody knows what became of a message."""
+
+    def may_send(self, address: str) -> None:
+        """Take that there may be room for another flight."""
+
+
+@final
+class Flying:
+    """Has flights answered.
+
+    Parameters
+    ----------
+    caller : Caller
+    outbound : Outbound
+    send : coroutine function of (address, flight) -> answers
+        OSError where a host cannot be reached.
+    told : Told
+    spawn : callable
+        Starts work that ends with the process's connection.
+    """
+
+    def __init__(
+        self,
+        caller: Caller,
+        outbound: Outbound,
+        send: Callable[[str, bytes], Awaitable[bytes]],
+        told: Told,
+        spawn: Callable[[Any], None],
+    ) -> None:
+        self._caller = caller
+        self._outbound = outbound
+        self._send = send
+        self._told = told
+        self._spawn = spawn
+        self._loop = asyncio.get_running_loop()
+        self._link = secrets.token_hex(8)
+        self._polling: set[tuple[str, int]] = set()
+
+    async def fly(self, posted: Posted) -> None:
+        """Send a flight, and take its answers."""
+        flight = Flight(
+            self._link,
+            posted.generation,
+            posted.place,
+            posted.is_answered,
+            HOLD,
+            posted.messages,
+        )
+        await self._exchange(posted.address, posted.generation, posted.place, flight)
+
+    async def _exchange(
+        self, address: str, generation: int, place: int | None, flight: Flight
+    ) -> None:
+        try:
+            blob = await self._sent(address, flight)
+        except NotSentError as error:
+            self._lost(address, generation, error, unsent=place)
+            return
+        except Exception as error:  # as Dask tells what failed there
+            self._lost(address, generation, error)
+            return
+        if not blob:
+            self._lost(address, generation, None)
+            return
+        answers = decode_answers(blob)
+        finals = self._outbound.answered(address, generation, place, answers, self._caller.now())
+        for message, status, payload in finals:
+            self._told.answered(message, status, payload)
+        self._told.may_send(address)
+        self._poll(address)
+
+    async def _sent(self, address: str, flight: Flight) -> bytes:
+        """Send a flight; TimeoutError where its host is another by now, or silent for long."""
+        while True:
+            try:
+                return await self._sent_once(address, flight)
+            except NotSentError:
+                if await self._caller.read("agents.host", address=address) is None:
+                    raise
+
+    async def _sent_once(self, address: str, flight: Flight) -> bytes:
+        sending = self._loop.create_task(self._transfer(address, flight))
+        incarnation: Any = ...
+        deadline = self._loop.time() + ANSWER_WITHIN
+        try:
+            while True:
+                done, _ = await asyncio.wait([sending], timeout=flight.hold + DOUBT_AFTER)
+                if done:
+                    return sending.result()
+                now = await self._caller.read("agents.host", address=address)
+                if now is None or self._loop.time() > deadline or incarnation not in (..., now):
+                    sending.cancel()
+                    await asyncio.wait([sending])
+                    if not sending.cancelled():
+                        return sending.result()  # as it came meanwhile, or that it never left
+                    raise TimeoutError(f"{address} does not answer, and is a host no more")
+                incarnation = now
+        finally:
+            sending.add_done_callback(_looked_at)
+            sending.cancel()
+
+    async def _transfer(self, address: str, flight: Flight) -> bytes:
+        return await self._send(address, encode_flight(flight))
+
+    def _poll(self, address: str) -> None:
+        """Ask for answers that did not come with a flight."""
+        generation = self._outbound.is_waiting(address)
+        if generation is None or (address, generation) in self._polling:
+            return
+        self._polling.add((address, generation))
+        self._spawn(self._ask(address, generation))
+
+    async def _ask(self, address: str, generation: int) -> None:
+        flight = Flight(self._link, generation, None, True, POLL_HOLD, ())
+        try:
+            await self._exchange(address, generation, None, flight)
+        finally:
+            self._polling.discard((address, generation))
+        self._poll(address)
+
+    def _lost(
+        self,
+        address: str,
+        generation: int,
+        error: BaseException | None,
+        *,
+        unsent: int | None = None,
+    ) -> None:
+        lost = self._outbound.lost(address, generation, self._caller.now(), unsent=unsent)
+        for message in lost.failed:
+            self._told.cut_off(message, address, error)
+        self._told.may_send(address)
+
+
+def _looked_at(task: asyncio.Task[Any]) -> None:
+    """Take note of an error that nobody waits for any more."""
+    if not task.cancelled():
+        task.exception()
