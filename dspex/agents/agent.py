@@ -102,6 +102,20 @@ class Agent:
         """
         return perform(self, step, args)
 
+    @property
+    def incarnation(self) -> tuple[int, int]:
+        """(term, n): larger each time that this agent is placed on a worker.
+
+        A fencing token: what is outside of dspex and remembers the largest one that it has seen can
+        refuse a worker that was cut off and does not know it yet.
+
+        Raises
+        ------
+        InvalidArgumentError
+            Outside of a call.
+        """
+        return _turn().incarnation
+
     # --- timers ------------------------------------------------------------------------------
 
     def every(self, seconds: float | str, method: str, *args: Any, name: str = "") -> None:

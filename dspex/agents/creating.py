@@ -262,7 +262,7 @@ def _check_class(cls: Any) -> None:
         )
 
 
-_OF_AGENTS = frozenset({"after", "cancel_timer", "coordinate_task", "every"})
+_OF_AGENTS = frozenset({"after", "cancel_timer", "coordinate_task", "every", "incarnation"})
 """What `Agent` has, and no subclass may replace."""
 
 

@@ -305,7 +305,8 @@ class AgentHandle:
     async def _status(self) -> dict[str, Any]:
         caller = self._reached().caller
         row: dict[str, Any] = await caller.read("agents.row", key=self._key)
-        return row
+        del row["key"]
+        return {"id": self.id, **row}
 
     async def _worker(self) -> str:
         return str((await self._status())["host"])

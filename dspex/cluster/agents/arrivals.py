@@ -140,7 +140,10 @@ class Arrivals:
         if link is None and flight.is_answered:
             return None  # it was known to a host that is no more
         if link is None or link.generation < flight.generation:
+            former = link
             link = self._links[flight.link] = _Link(flight.link, flight.generation)
+            for future in () if former is None else former.turn.values():
+                _set(future)  # nobody is read before them any more
         return link if link.generation == flight.generation else None
 
     def _sweep(self) -> None:

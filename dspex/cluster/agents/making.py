@@ -72,7 +72,10 @@ def make(cls: type, parcel: Mapping[str, Any], key: str, runtime: Any) -> Made:
     """Make an agent, or make it again from what was kept; in any thread."""
     resident = Resident(cls, is_kept=parcel["spec"]["persistence"] is not None)
     resident.sent = parcel["sent"]
-    context = TurnContext(key, runtime, resident.sent, None, is_kept=resident.is_kept)
+    term, n = parcel["token"]
+    context = TurnContext(
+        key, runtime, resident.sent, None, is_kept=resident.is_kept, incarnation=(term, n)
+    )
     version = int(getattr(cls, "version", 0) or 0)
     packed = parcel["parcel"]
     if parcel["started"] and (resident.is_kept or packed):

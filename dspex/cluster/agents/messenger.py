@@ -142,8 +142,13 @@ class Messenger:
         )
 
     def tell(self, key: str, method: str, args: bytes) -> None:
-        """Send a message of which nobody hears."""
-        self.submit(Request(key, method, args, AT_MOST_ONCE | CAST, done=lambda error: None))
+        """Send a message of which nobody hears, but who reads the log."""
+
+        def done(error: DspexError | None) -> None:
+            if error is not None:
+                logger.warning("%s of the agent %s: %s", method.strip("\0"), key, error)
+
+        self.submit(Request(key, method, args, AT_MOST_ONCE | CAST, done=done))
 
     def _take_all(self) -> None:
         inbox = self._inbox

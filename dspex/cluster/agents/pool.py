@@ -54,6 +54,8 @@ class Pool:
 
     def submit(self, job: Callable[[], None]) -> None:
         """Have a job done; it must not raise."""
+        if self._closed:
+            return
         self._jobs.append(job)
         if self._awake == 0:
             self._wake()

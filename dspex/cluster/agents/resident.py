@@ -61,12 +61,14 @@ def error_bytes(error: BaseException) -> bytes:
     """Pickle an error with its traceback as text; one that cannot be pickled is told in words."""
     told = "".join(traceback.format_exception(error)).rstrip()
     try:
+        if not isinstance(error, Exception):
+            raise TypeError("sys.exit() of an agent is not to end whoever called it")
         packed = dumps((error, told))
         loads(packed)
     except Exception:
         words = AgentRaisedError(
-            f"an agent's method raised {type(error).__name__}: {error}, which cannot be pickled; "
-            "its traceback is a note of this error"
+            f"an agent's method raised {type(error).__name__}: {error}, which cannot be given on as it "
+            "is; its traceback is a note of this error"
         )
         return dumps((words, told))
     return packed
@@ -194,7 +196,7 @@ class Resident:
         changes = self.capture(context)
         if self.is_kept and version and self.committed.get(VERSION) != dumps(version):
             changes = Changes({**changes.changed, VERSION: dumps(version)}, changes.deleted)
-        self.accept(changes)
+        self.accept(changes, context)
         return changes
 
     # --- turns -------------------------------------------------------------------------------
@@ -218,34 +220,54 @@ class Resident:
         return found  # type: ignore[no-any-return]
 
     def is_async(self, name: str) -> bool:
-        """Whether a method is a coroutine function."""
+        """Whether a method, or what a timer calls, is a coroutine function."""
+        if name.startswith(TIMER):
+            timer = (self.timers or {}).get(name[len(TIMER) :])
+            return timer is not None and _is_coroutine(self._cls, timer.method)
         return _is_coroutine(self._cls, name)
 
     def run(self, name: str, args: bytes, context: TurnContext) -> Outcome:
         """Run a turn in this thread."""
         try:
+            name, args = self._called(name, args, context)
+            if not name:
+                return Outcome(True, NOTHING, NO_CHANGES, context)
             positional, named = loads(args or NO_ARGS)
             result = context.call(self.method(name), *positional, **named)
             return self._succeeded(result, context)
-        except Exception as error:
-            return self._failed(name, error, context)
+        except BaseException as error:  # sys.exit() ends the turn, and not the worker's thread
+            return self._failed(error, context)
 
     async def run_async(self, name: str, args: bytes, context: TurnContext) -> Outcome:
         """Run a turn on this loop."""
         try:
+            name, args = self._called(name, args, context)
+            if not name:
+                return Outcome(True, NOTHING, NO_CHANGES, context)
             positional, named = loads(args or NO_ARGS)
             result = await context.call_async(self.method(name), *positional, **named)
             return self._succeeded(result, context)
-        except Exception as error:
-            return self._failed(name, error, context)
+        except (Exception, SystemExit) as error:
+            return self._failed(error, context)
+
+    def _called(self, name: str, args: bytes, context: TurnContext) -> tuple[str, bytes]:
+        """What to call: of a timer what it says; one that rings once ends with this turn."""
+        if not name.startswith(TIMER):
+            return name, args
+        timer = (self.timers or {}).get(name[len(TIMER) :])
+        if timer is None:
+            return "", b""  # it ended after it rang
+        if not timer.repeats:
+            context.timers[name[len(TIMER) :]] = None
+        return timer.method, timer.args
 
     def _succeeded(self, result: Any, context: TurnContext) -> Outcome:
         payload = dumps(result)
         changes = self.capture(context)
-        self.accept(changes)
+        self.accept(changes, context)
         return Outcome(True, payload, changes, context)
 
-    def _failed(self, name: str, error: Exception, context: TurnContext) -> Outcome:
+    def _failed(self, error: BaseException, context: TurnContext) -> Outcome:
         context.undo()
         self.undo()
         on_error = getattr(self.object, "on_error", None)
@@ -253,7 +275,7 @@ class Resident:
             try:
                 context.call(on_error, error)
                 changes = self.capture(context)
-                self.accept(changes)
+                self.accept(changes, context)
                 return Outcome(False, error_bytes(error), changes, context)
             except Exception as second:
                 context.undo()
@@ -282,8 +304,15 @@ class Resident:
                 changed[key] = dumps(timer)
         return Changes(changed, deleted) if changed or deleted else NO_CHANGES
 
-    def accept(self, changes: Changes) -> None:
-        """Take changes for committed: the next turn begins with them."""
+    def accept(self, changes: Changes, context: TurnContext) -> None:
+        """Take what a turn changed for committed: the next one begins with it."""
+        for name, timer in context.timers.items():
+            if self.timers is None:
+                self.timers = {}
+            if timer is None:
+                self.timers.pop(name, None)
+            else:
+                self.timers[name] = timer
         if self.state is not None:
             self.state.accept()
         self.committed.update(changes.changed)
@@ -308,9 +337,11 @@ class Resident:
 
     def parcel(self) -> dict[str, bytes]:
         """Everything, for a move of an agent whose state is not kept."""
-        if self.state is not None:
-            return {key: dumps(value) for key, value in self.state.values_as_they_are().items()}
-        return {WHOLE: dumps(taken(self.object))}
+        parcel = {TIMER + name: dumps(timer) for name, timer in (self.timers or {}).items()}
+        if self.state is None:
+            return {WHOLE: dumps(taken(self.object)), **parcel}
+        values = self.state.values_as_they_are()
+        return {**{key: dumps(value) for key, value in values.items()}, **parcel}
 
 
 @lru_cache(maxsize=4_096)

@@ -22,7 +22,7 @@ from dspex.cluster.agents.committing import Committer, Pending
 from dspex.cluster.agents.entries import entry_of, what_changed
 from dspex.cluster.agents.making import Made
 from dspex.cluster.agents.pool import STUCK_AFTER, Pool
-from dspex.cluster.agents.resident import Outcome, Resident, dumps
+from dspex.cluster.agents.resident import TIMER, Outcome, Resident, dumps
 from dspex.cluster.agents.timers import Timers
 from dspex.cluster.agents.turns import Timer, TurnContext
 from dspex.errors import DeliveryError, DspexError, SessionExpiredError
@@ -170,7 +170,7 @@ class Running:
             self.inbox.ready(cell, dedup)
             for each in parcel["outbox"] or ():
                 self._send_out(cell, each)
-            self._arm(cell, dict(resident.timers or {}) | context.timers)
+            self._arm(cell, resident.timers or {})
             self._send_all(cell, context)
             self._may_run(cell)
             self._flush_runnable()
@@ -240,11 +240,16 @@ class Running:
             return
         self._pool.submit(lambda: self._run_in_thread(cell, letters))
 
-    def _context(
-        self, key: str, resident: Resident, deadline: float | None, sender: str = ""
-    ) -> TurnContext:
+    def _context(self, cell: Cell, letter: Letter) -> TurnContext:
+        resident: Resident = cell.resident
         return TurnContext(
-            key, self.runtime, resident.sent, deadline, sender, is_kept=resident.is_kept
+            cell.key,
+            self.runtime,
+            resident.sent,
+            letter.deadline,
+            letter.message.sender,
+            is_kept=resident.is_kept,
+            incarnation=cell.token,
         )
 
     def _run_in_thread(self, cell: Cell, letters: Sequence[Letter]) -> None:
@@ -254,7 +259,7 @@ class Running:
             if letter.deadline is not None and letter.deadline < self._caller.now():
                 outcome = None
             else:
-                context = self._context(cell.key, resident, letter.deadline, message.sender)
+                context = self._context(cell, letter)
                 outcome = resident.run(message.method, message.args, context)
                 resident.sent = context.sent
             self._done.append((cell, letter, outcome))
@@ -276,7 +281,7 @@ class Running:
             await self._control(cell, letter)
         else:
             resident: Resident = cell.resident
-            context = self._context(cell.key, resident, letter.deadline, message.sender)
+            context = self._context(cell, letter)
             outcome = await resident.run_async(message.method, message.args, context)
             resident.sent = context.sent
             self._take_outcome(cell, letter, outcome)
@@ -437,7 +442,7 @@ class Running:
     def _ring(self, key: str, name: str, timer: Timer) -> None:
         cell = self.inbox.cells.get(key)
         if cell is not None and cell.phase == READY:
-            self.runtime.messages.tell(key, timer.method, timer.args)
+            self.runtime.messages.tell(key, TIMER + name, b"")
 
 
 def _is_sent_until_done(message: Message) -> bool:

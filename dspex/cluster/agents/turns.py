@@ -54,6 +54,8 @@ class TurnContext:
         Through which it reaches others.
     deadline : float or None
         Instant of the host's clock; carried along to what it calls.
+    incarnation : tuple of (term, n)
+        Grows each time that the agent is placed: a fencing token for what is outside.
     is_kept : bool
         Whether the agent keeps its state, and with it the count of what it sent.
     outgoing : list of (number, target, method, args, key)
@@ -65,6 +67,7 @@ class TurnContext:
     __slots__ = (
         "base",
         "deadline",
+        "incarnation",
         "is_kept",
         "key",
         "outgoing",
@@ -83,6 +86,7 @@ class TurnContext:
         sender: str = "",
         *,
         is_kept: bool = False,
+        incarnation: tuple[int, int] = (0, 0),
     ) -> None:
         self.key = key
         self.runtime = runtime
@@ -90,6 +94,7 @@ class TurnContext:
         self.base = self.sent = sent
         self.sender = sender
         self.is_kept = is_kept
+        self.incarnation = incarnation
         self.outgoing: list[tuple[int, str, str, bytes, str]] = []
         self.timers: dict[str, Timer | None] = {}
 

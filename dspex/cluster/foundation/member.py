@@ -16,7 +16,7 @@ from typing import Any, final
 
 import psutil
 from dask import config
-from distributed import Worker
+from distributed import Status, Worker
 
 from dspex.cluster.agents.hosting import Hosting
 from dspex.cluster.foundation.calls import LedgerCaller
@@ -124,6 +124,8 @@ class Membership:
 
     async def _join(self) -> None:
         """Called with every new session, until it succeeds."""
+        if self._worker.status in (Status.closing, Status.closing_gracefully, Status.closed):
+            return  # the scheduler has let it go
         joined = await self.caller.write(
             "members.join",
             address=self._worker.address,

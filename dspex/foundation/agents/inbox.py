@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol, final
 
 from dspex.errors import DeadlineError, DspexError, InvalidRequestError, MailboxFullError
-from dspex.foundation.agents.dedup import LOST, NEW, Answered, Dedup
+from dspex.foundation.agents.dedup import BY_KEY, LOST, NEW, Answered, Dedup
 from dspex.foundation.agents.messages import (
     CAST,
     DELIVERY,
@@ -378,6 +378,11 @@ def _full(cell: Cell) -> DspexError:
 
 
 def _another(message: Message) -> DspexError:
+    if message.sender.startswith(BY_KEY):
+        return InvalidRequestError(
+            f"calls of one idempotency_key are the same call; {message.sender[len(BY_KEY) :]!r} "
+            "came before with other arguments; use another key"
+        )
     return InvalidRequestError(
         f"a message that comes again says the same; {message.method} came as number "
         f"{message.number} of {message.sender}, which was another call before; a turn that was cut "

@@ -168,7 +168,7 @@ class Agents:
             incarnation = token()
             for address, some in groups.items():
                 emit(("placed", address, "starting", "", incarnation, some))
-        if groups and self._is_followed or stranded and except_of:
+        if (groups and self._is_followed) or (stranded and except_of):
             # Where one was placed another may follow; one that left may come back.
             self._is_settled = False
         new = [key for key in stranded if key not in self._known.waiting]
@@ -286,7 +286,7 @@ class Agents:
             if agent.spec.persistence == "durable":
                 durable.append(turn)
             else:
-                if "t" in turn and agent.spec.persistence and not agent.started:
+                if "t" in turn and agent.is_remembered and not agent.started:
                     emit(("started", [key]))
                 self._known.take(turn)
             if "t" in turn:

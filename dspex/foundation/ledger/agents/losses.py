@@ -110,13 +110,7 @@ class Losses:
         if manual:
             emit(("held", address, manual))
         if others:
-            limited = [
-                key
-                for key in others
-                if self._known.agents[key].spec.fields["max_restarts"] is not None
-            ]
-            if limited:
-                emit(("restarted", limited))
+            emit(("restarted", others))
             if fence:
                 emit(("fenced", address, fence, others))
             else:

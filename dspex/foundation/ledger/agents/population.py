@@ -269,7 +269,7 @@ class Population:
             keys = [key for key, other in self.fenced.items() if other == host]
             events.append(("fenced", host, seconds, keys))
         for agent in self.agents.values():
-            if agent.started:
+            if agent.started and agent.is_remembered:
                 events.append(_snapshot_of(agent))
             events += [("restarted", [agent.key])] * len(agent.restarts)
         return iter(events)

@@ -23,7 +23,16 @@ from dspex.foundation.ledger.events import Token
 from dspex.foundation.ledger.fleet import Fleet
 from dspex.foundation.ledger.placement import ALIASES, PLACEMENTS
 
-__all__ = ["NOWHERE", "NO_ROOM", "OUTCOMES", "STATUSES", "Agent", "Outgoing", "Spec", "refuse_memory"]
+__all__ = [
+    "NOWHERE",
+    "NO_ROOM",
+    "OUTCOMES",
+    "STATUSES",
+    "Agent",
+    "Outgoing",
+    "Spec",
+    "refuse_memory",
+]
 
 STATUSES = frozenset({"starting", "running", "moving", "waiting", "failed", "lost"})
 """An agent is at a host in the first three."""
@@ -242,6 +251,11 @@ class Agent:
         self.restarts: tuple[float, ...] = ()
         self.lease: Token | None = None
         self.parcel: bytes | None = None
+
+    @property
+    def is_remembered(self) -> bool:
+        """Whether the next scheduler must know that it was made: then it does not begin afresh."""
+        return self.spec.persistence is not None or self.spec.failover != "automatic"
 
     def __repr__(self) -> str:
         return f"<Agent {self.key} {self.status} at {self.host or 'no host'}>"
