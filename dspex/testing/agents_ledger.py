@@ -175,9 +175,7 @@ class AgentsRun:
     def close(self, address: str, *, is_expected: bool = False) -> Step:
         """Have the connection of a worker close."""
         self.alive.pop(self.sessions.get(address, ""), None)
-        return self.keep(
-            self.ledger.worker_closed(address, is_expected=is_expected, now=self.now)
-        )
+        return self.keep(self.ledger.worker_closed(address, is_expected=is_expected, now=self.now))
 
     def dead(self, address: str) -> Step:
         """Have the process of a worker end."""

@@ -124,12 +124,14 @@ class SimulatedAgents:
             self.errors.append(error)
 
     async def _run(self) -> None:
+        self.network.is_calm = True
         await self.scheduler.start()
         for _ in range(self.dice.randrange(2, 5)):
             self._add_host()
         while len(self.scheduler.server.ledger.members.everyone()) < len(self.hosts):
             await asyncio.sleep(0.1)
         await self._create()
+        self.network.is_calm = False
         for _ in range(self.dice.randrange(2, 4)):
             self._add_client()
         self._add_client(reads_only=True)

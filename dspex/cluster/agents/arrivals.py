@@ -137,9 +137,9 @@ class Arrivals:
     def _link(self, flight: Flight) -> _Link | None:
         self._sweep()
         link = self._links.get(flight.link)
-        if link is None and flight.is_answered:
-            return None  # it was known to a host that is no more
         if link is None or link.generation < flight.generation:
+            if flight.is_answered:
+                return None  # it was known to a host that is no more
             former = link
             link = self._links[flight.link] = _Link(flight.link, flight.generation)
             for future in () if former is None else former.turn.values():

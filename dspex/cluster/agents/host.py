@@ -22,7 +22,7 @@ from dspex.cluster.agents.pool import Pool
 from dspex.cluster.agents.resident import NO_CHANGES, Outcome, Resident, dumps, error_bytes
 from dspex.cluster.agents.running import Running
 from dspex.cluster.agents.turns import TurnContext
-from dspex.errors import AgentNotFoundError, DspexError, SessionExpiredError
+from dspex.errors import AgentNotFoundError, DspexError, SessionExpiredError, UnavailableError
 from dspex.foundation.agents.inbox import LOADING, READY, Cell, Letter
 from dspex.foundation.agents.messages import RAISED, REFUSED
 from dspex.foundation.ports import Caller
@@ -105,9 +105,15 @@ class Host:
                 self.running.spawn(self._look_later(0.2))
 
     async def _look_later(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
-        with suppress(DspexError):
-            await self._look()
+        while True:
+            await asyncio.sleep(seconds)
+            try:
+                await self._look()
+                return
+            except SessionExpiredError:
+                return  # with the next session it looks again
+            except DspexError:
+                seconds = _AGAIN_AFTER
 
     async def _heard(self, event: tuple[Any, ...]) -> None:
         if event[0] == "reset":
@@ -139,12 +145,14 @@ class Host:
 
     async def _look(self) -> None:
         """Compare what is here with what should be."""
+        before = dict(self.inbox.cells)  # what comes after the question is not in its answer
         placed = {
             key: ((term, n), status)
             for key, (term, n), status in await self._caller.read("agents.at_host")
         }
-        for key, cell in list(self.inbox.cells.items()):
-            if key not in placed or placed[key][0] > cell.token:
+        for key, cell in before.items():
+            is_here = self.inbox.cells.get(key) is cell
+            if is_here and (key not in placed or placed[key][0] > cell.token):
                 self.running.end(key)
         await self._take([(key, token) for key, (token, _) in placed.items()])
         await self._let_go([key for key, (_, status) in placed.items() if status == "moving"])
@@ -181,6 +189,8 @@ class Host:
                 continue
             try:
                 cls = await self._classes.get(parcel["spec"]["class"])
+            except (UnavailableError, SessionExpiredError):
+                raise  # nothing is wrong with the agent
             except Exception as error:
                 failures.append(failure_of(cell, error))
             else:

@@ -82,6 +82,7 @@ class Messenger:
         self._numbers = itertools.count(1)
         self._session = caller.session
         self._unanswered: dict[str, dict[int, None]] = {}
+        self._delivering: dict[tuple[str, int], Request] = {}
         self._inbox: deque[Request] = deque()
         self._is_woken = False
         self._dirty: dict[str, None] = {}  # a set would have another order each time
@@ -128,18 +129,18 @@ class Messenger:
         number: int,
         done: Callable[[Any], None],
     ) -> None:
-        """Send a message of an agent, exactly once where it has a sender."""
-        self.submit(
-            Request(
-                target,
-                method,
-                args,
-                (EXACTLY_ONCE if sender else AUTO) | CAST,
-                done=done,
-                sender=sender,
-                number=number,
-            )
-        )
+        """Send a message of an agent, exactly once where it has a sender; on the loop.
+
+        One that is on its way already is not sent twice: `done` hears of it from now on.
+        """
+        flags = (EXACTLY_ONCE if sender else AUTO) | CAST
+        request = Request(target, method, args, flags, done=done, sender=sender, number=number)
+        if sender:
+            former = self._delivering.setdefault((sender, number), request)
+            if former is not request:
+                former.done = done
+                return
+        self.submit(request)
 
     def tell(self, key: str, method: str, args: bytes) -> None:
         """Send a message of which nobody hears, but who reads the log."""
@@ -278,6 +279,8 @@ class Messenger:
         if request.message is not None:
             self._acknowledge(request.message)
         if request.done is not None:
+            if request.sender:
+                self._delivering.pop((request.sender, request.number), None)
             request.done(result if isinstance(result, DspexError) else raised_error(result))
             return
         future = request.future

@@ -10,6 +10,7 @@ elsewhere by then.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, final
 
@@ -25,6 +26,9 @@ __all__ = ["Reach", "reach_of"]
 FIRST_WITHIN = 1.0
 MOST = 30.0
 
+_STRAIGHT_AGAIN = 10.0
+"""For how many times as long as a connection was tried others go another way without trying."""
+
 
 @final
 class Reach:
@@ -34,7 +38,8 @@ class Reach:
     ----------
     pool : distributed.core.ConnectionPool
     by_way_of : coroutine function of (address, blob), optional
-        Used for a worker that could never be connected to.
+        Used for a worker that could never be connected to; whether it can be by now is tried now
+        and then.
     is_direct : bool
         Whether workers are connected to at all.
     """
@@ -51,6 +56,7 @@ class Reach:
         self._is_direct = is_direct
         self._within: dict[str, float] = {}
         self._reached: set[str] = set()
+        self._not_before: dict[str, float] = {}
 
     async def send(self, address: str, blob: bytes) -> bytes:
         """Send a flight and give the answers.
@@ -65,13 +71,20 @@ class Reach:
         if not self._is_direct:
             assert self._by_way_of is not None
             return await self._by_way_of(address, blob)
+        is_doubtful = self._by_way_of is not None and address not in self._reached
+        if is_doubtful and time.monotonic() < self._not_before.get(address, 0.0):
+            assert self._by_way_of is not None
+            return await self._by_way_of(address, blob)
         within = self._within.get(address, FIRST_WITHIN)
         try:
-            comm = await self._pool.connect(address, timeout=within)
+            comm = await self._pool.connect(
+                address, timeout=FIRST_WITHIN if is_doubtful else within
+            )
         except OSError as error:
             self._within[address] = min(2 * within, MOST)
             if self._by_way_of is None or address in self._reached:
                 raise NotSentError(f"{address} cannot be connected to: {error}") from error
+            self._not_before[address] = time.monotonic() + _STRAIGHT_AGAIN * within
             return await self._by_way_of(address, blob)
         except asyncio.CancelledError:
             # Given up by who asked after the host meanwhile, and it is to know this.

@@ -277,7 +277,7 @@ class Resident:
                 changes = self.capture(context)
                 self.accept(changes, context)
                 return Outcome(False, error_bytes(error), changes, context)
-            except Exception as second:
+            except (Exception, SystemExit) as second:
                 context.undo()
                 self.undo()
                 error.add_note(f"on_error raised, too: {second!r}")
@@ -338,6 +338,7 @@ class Resident:
     def parcel(self) -> dict[str, bytes]:
         """Everything, for a move of an agent whose state is not kept."""
         parcel = {TIMER + name: dumps(timer) for name, timer in (self.timers or {}).items()}
+        parcel[VERSION] = dumps(int(getattr(self._cls, "version", 0) or 0))
         if self.state is None:
             return {WHOLE: dumps(taken(self.object)), **parcel}
         values = self.state.values_as_they_are()

@@ -201,10 +201,10 @@ class Ledger:
             self.members.left(address, turn.emit)
         else:
             self.members.lost(address, turn.emit)
-        turn.end_worker(address, fence=fence)
         if session is not None:
             words = "its worker left in order" if is_expected else "its worker's connection closed"
             turn.end_session(session, words)
+        turn.end_worker(address, fence=fence)
         turn.settle()
         return self._end(None, False)
 

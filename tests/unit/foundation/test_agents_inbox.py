@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from itertools import count
-from typing import Any
-
 import pytest
 
 from dspex.errors import DeadlineError, MailboxFullError
 from dspex.foundation.agents.dedup import Answered, Dedup
-from dspex.foundation.agents.inbox import AT_ONCE, LEAVING, LOADING, READY, Cell, Inbox, Letter
+from dspex.foundation.agents.inbox import AT_ONCE, LEAVING, LOADING, READY, Cell
 from dspex.foundation.agents.messages import (
     AT_LEAST_ONCE,
     AT_MOST_ONCE,
@@ -20,105 +17,11 @@ from dspex.foundation.agents.messages import (
     EXACTLY_ONCE,
     FULL,
     RAISED,
-    REFUSED,
     RESUMED,
     Message,
     fingerprint_of,
 )
-from dspex.foundation.ledger.wire import rebuilt_error
-
-KEY = ":a"
-
-
-class Link:
-    """One process's way to the host."""
-
-    def __init__(self) -> None:
-        self.stuck: dict[str, int] = {}
-
-
-class Ticket:
-    def __init__(self, link: Link, mid: int) -> None:
-        self.stuck = link.stuck
-        self.mid = mid
-
-
-class Desk:
-    """An inbox with one agent, and all answers by ticket: more than one is an error."""
-
-    def __init__(self, *, limit: int = 100, is_ready: bool = True) -> None:
-        self.inbox = Inbox(self.answer)
-        self.answers: dict[Any, tuple[int, Any]] = {}
-        self.tickets: list[Any] = []
-        self.cell = self.inbox.add(KEY, (1, 1), limit)
-        self.link = Link()
-        self.mids = count(1)
-        if is_ready:
-            self.inbox.ready(self.cell, None)
-
-    def answer(self, ticket: Any, status: int, payload: Any) -> None:
-        assert ticket not in self.answers, "a ticket is answered once"
-        self.answers[ticket] = status, payload
-
-    def send(
-        self,
-        number: int = 0,
-        flags: int = AT_LEAST_ONCE,
-        *,
-        link: Link | None = None,
-        key: str = KEY,
-        sender: str = "me",
-        below: int = 0,
-        left: float | None = None,
-        method: str = "m",
-        now: float = 0.0,
-    ) -> Ticket:
-        """Send a message; with a number exactly once, unless flags say otherwise."""
-        mid = next(self.mids)
-        if number and flags & 3 == AT_LEAST_ONCE:
-            flags = flags & ~3 | EXACTLY_ONCE
-        ticket = Ticket(link or self.link, mid)
-        self.tickets.append(ticket)
-        message = Message(mid, key, flags, sender, number, below, left, method, b"%d" % mid)
-        if number:
-            message = message._replace(args=b"%d" % number)
-        self.inbox.accept(message, ticket, now)
-        return ticket
-
-    def take(self, now: float = 0.0, alone: str = "") -> list[Letter]:
-        return self.inbox.take(self.cell, now, lambda letter: letter.message.method == alone)
-
-    def run(self, now: float = 0.0) -> list[int]:
-        """Run and answer one row; gives the numbers of the messages, else what they are on the
-        link."""
-        ran = []
-        for letter in self.take(now):
-            message = letter.message
-            ran.append(message.number or message.mid)
-            if message.number:
-                answered = Answered(True, b"r%d" % message.number, fingerprint_of(message))
-                self.inbox.record(self.cell, message, answered)
-            self.inbox.answer(self.cell, letter, DONE, b"r%d" % message.number)
-        self.cell.is_busy = False
-        self.cell.taken = 0
-        return ran
-
-    def status(self, ticket: Ticket) -> int | None:
-        found = self.answers.get(ticket)
-        return None if found is None else found[0]
-
-    def error(self, ticket: Ticket) -> Exception:
-        status, payload = self.answers[ticket]
-        assert status == REFUSED
-        return rebuilt_error(payload)
-
-    def assert_quiet(self) -> None:
-        """All have heard, and nothing is left over."""
-        assert self.answers.keys() == set(self.tickets)
-        for cell in (self.cell, *self.inbox.cells.values()):
-            assert not cell.mailbox
-            assert not cell.joined
-
+from dspex.testing.agents_mail import KEY, Desk, Link
 
 # --- order -----------------------------------------------------------------------------------
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import count
 from typing import Any
 
 import pytest
@@ -14,72 +13,14 @@ from dspex.foundation.agents.messages import (
     AT_MOST_ONCE,
     DONE,
     ELSEWHERE,
-    EXACTLY_ONCE,
     FULL,
     RAISED,
     REFUSED,
     RESUMED,
     Message,
 )
-from dspex.foundation.agents.outbound import BACKOFF, MAX_FLIGHTS, Outbound, Posted
-
-KEY = ":x"
-
-
-class Sender:
-    """An outbound, and what it says of each message in the end."""
-
-    def __init__(self, **places: str) -> None:
-        self.outbound = Outbound()
-        self.outbound.places.update({f":{key}": address for key, address in places.items()})
-        self.mids = count(1)
-        self.finals: dict[int, tuple[int, Any]] = {}
-        self.now = 0.0
-
-    def message(self, key: str = KEY, flags: int = EXACTLY_ONCE, size: int = 0) -> Message:
-        mid = next(self.mids)
-        return Message(mid, key, flags, "me", mid, 0, None, "m", b"x" * size)
-
-    def send(self, key: str = KEY, flags: int = EXACTLY_ONCE) -> Message:
-        message = self.message(key, flags)
-        self.outbound.send(message)
-        return message
-
-    def post(self, address: str = "a") -> Posted:
-        posted = self.outbound.post(address)
-        assert posted is not None
-        return posted
-
-    def back(
-        self, posted: Posted, answers: Iterable[tuple[Message, int]] = (), *, poll: bool = False
-    ) -> None:
-        """Have a flight come back with answers."""
-        found = self.outbound.answered(
-            posted.address,
-            posted.generation,
-            None if poll else posted.place,
-            [(message.mid, status, b"") for message, status in answers],
-            self.now,
-        )
-        for message, status, payload in found:
-            assert message.mid not in self.finals, "it was answered before"
-            self.finals[message.mid] = status, payload
-
-    def lost(self, posted: Posted, **options: Any) -> list[int]:
-        found = self.outbound.lost(posted.address, posted.generation, self.now, **options)
-        return [message.mid for message in found.failed]
-
-    def locate(self, address: str | None, key: str = KEY) -> str | None:
-        """Look for an agent that is due, and find it."""
-        assert key in self.outbound.to_locate(self.now)
-        return self.outbound.located(key, address, self.now)
-
-    def assert_quiet(self) -> None:
-        assert list(self.outbound.everything()) == []
-        assert not self.outbound._held
-        for address in self.outbound.addresses():
-            assert self.outbound.post(address) is None
-            assert self.outbound.is_waiting(address) is None
+from dspex.foundation.agents.outbound import BACKOFF, MAX_FLIGHTS
+from dspex.testing.agents_mail import KEY, Sender
 
 
 def mids(messages: Iterable[Message]) -> list[int]:
@@ -389,11 +330,26 @@ def test_what_is_given_up_was_never_accepted() -> None:
     first, other = sender.send(), sender.send(":y")
     sender.back(sender.post(), [(first, ELSEWHERE), (other, ELSEWHERE)])
     second = sender.send()
-    assert mids(sender.outbound.give_up(KEY)) == [first.mid, second.mid]
-    assert sender.outbound.give_up(KEY) == []
+    assert mids(sender.outbound.give_up(KEY, 0.0)) == [first.mid, second.mid]
+    assert sender.outbound.give_up(KEY, 0.0) == []
     assert mids(sender.outbound.everything()) == [other.mid]
     sender.send()
     assert KEY in sender.outbound.to_locate(9.0), "it is looked for like one never heard of"
+
+
+def test_what_is_spared_is_looked_for_again_and_keeps_its_order() -> None:
+    sender = Sender()
+    sent = [sender.send() for _ in range(4)]
+    assert sender.outbound.to_locate(0.0) == [KEY]
+    given_up = sender.outbound.give_up(KEY, 0.0, lambda message: message.mid % 2 == 0)
+    assert mids(given_up) == [1, 3]
+    assert mids(sender.outbound.everything()) == [2, 4]
+    sender.now = 9.0
+    assert sender.locate("a") == "a"
+    posted = sender.post()
+    assert (mids(posted.messages), resumed(posted.messages)) == ([2, 4], [2])
+    sender.back(posted, [(sent[1], DONE), (sent[3], DONE)])
+    sender.assert_quiet()
 
 
 # --- withdrawals -----------------------------------------------------------------------------

@@ -182,12 +182,7 @@ def test_agents_are_stopped_wherever_they_are() -> None:
     run.create(":waits", labels=[], worker="nobody")
     keys = [":x", ":x", ":y", ":waits", ":nobody"]
     assert run.call("client", "agents.end", keys=keys, reason="enough") == 3
-    ended = [
-        event[1:]
-        for step in run.journal
-        for event in step.events
-        if event[0] == "ended"
-    ]
+    ended = [event[1:] for step in run.journal for event in step.events if event[0] == "ended"]
     assert ended == [
         ("a", "enough", [":x"]),
         ("b", "enough", [":y"]),

@@ -40,13 +40,45 @@ DEEP = b"\x91" * 1020 + b"\x90"
 
 POLL = {"after": 0, "identity": "", "tags": [], "replies": False, "seen": [], "hold": 0}
 VALID: dict[str, Any] = {
-    **dict.fromkeys(["kind", "name", "address", "host", "reason", "placement", "by"], "x"),
-    **dict.fromkeys(["worker", "version", "tenant", "key", "limits"], None),
+    **dict.fromkeys(
+        [
+            "kind",
+            "name",
+            "address",
+            "host",
+            "reason",
+            "placement",
+            "by",
+            "key",
+            "worker",
+            "on_conflict",
+            "match",
+            "prefix",
+            "target",
+        ],
+        "x",
+    ),
+    **dict.fromkeys(["version", "tenant", "limits", "max_moves", "code"], None),
     **dict.fromkeys(["per_second", "burst", "want", "unused", "number", "priority", "lease"], 1),
     **dict.fromkeys(["after", "offset", "size", "hold", "limit"], 0),
-    **{name: [] for name in ["operations", "keys", "query", "topics", "seen", "labels", "tags"]},
-    **{name: {} for name in ["capacity", "amounts"]},
-    **dict.fromkeys(["undo", "replies", "wait_durable"], False),
+    **{
+        name: []
+        for name in [
+            "operations",
+            "keys",
+            "query",
+            "topics",
+            "seen",
+            "labels",
+            "tags",
+            "agents",
+            "turns",
+            "failures",
+            "capabilities",
+        ]
+    },
+    **{name: {} for name in ["capacity", "amounts", "spec", "loads"]},
+    **dict.fromkeys(["undo", "replies", "wait_durable", "dry_run"], False),
     "collection": "r:",
     "pattern": "*",
     "namespace": "",

@@ -257,9 +257,9 @@ class Agents:
         SessionExpiredError
             Where the session is that of no host.
         """
-        address = self._host_of(session)
         for turn in turns:
             check_turn(turn)
+        address = self._host_of(session)
         refused: list[tuple[int, str]] = []
         broken: set[str] = set()
         durable: list[Mapping[str, Any]] = []
@@ -274,14 +274,17 @@ class Agents:
                 agent is None
                 or agent.host != address
                 or agent.incarnation != tuple(turn["i"])
-                or key in broken
             ):
                 refused.append((index, "fenced"))
                 continue
             answered = turn.get("r")
             if answered is not None and not self._is_alive(answered[0]):
+                # All of them at once: for each that comes again the agent would be made anew.
                 refused.append((index, "sender"))
                 broken.add(key)
+                continue
+            if key in broken:
+                refused.append((index, "fenced"))
                 continue
             if agent.spec.persistence == "durable":
                 durable.append(turn)
@@ -341,8 +344,9 @@ class Agents:
         emit: Emit,
     ) -> None:
         """Take note of agents that a host could not make: (key, incarnation, error, words)."""
+        checked = [checked_failure(each) for each in failures]
         address = self._host_of(session)
-        for key, incarnation, payload, words in [checked_failure(each) for each in failures]:
+        for key, incarnation, payload, words in checked:
             agent = self._known.agents.get(key)
             if agent is None or agent.host != address or agent.incarnation != incarnation:
                 continue

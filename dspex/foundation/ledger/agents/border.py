@@ -92,7 +92,8 @@ def checked_failure(failure: Any) -> tuple[str, tuple[int, int], Any, str]:
     """
     if isinstance(failure, list | tuple) and len(failure) == 4:
         key, token, error, words = failure
-        if isinstance(key, str) and _is_token(token) and isinstance(words, str):
+        is_whole = _is_token(token) and _is_error(error) and isinstance(words, str)
+        if isinstance(key, str) and is_whole:
             return key, (token[0], token[1]), error, words
     raise InvalidRequestError(
         f"a failure is a key, an incarnation, an error and words; got {failure!r:.120}"
@@ -104,6 +105,21 @@ def _is_token(value: Any) -> bool:
         isinstance(value, list | tuple)
         and len(value) == 2
         and all(isinstance(each, int) for each in value)
+    )
+
+
+def _is_error(value: Any) -> bool:
+    """Whether it is what `error_payload` gives."""
+    return (
+        isinstance(value, list | tuple)
+        and len(value) == 3
+        and isinstance(value[0], str)
+        and isinstance(value[1], str)
+        and isinstance(value[2], dict)
+        and all(
+            isinstance(name, str) and isinstance(each, str | int | float | bool | type(None))
+            for name, each in value[2].items()
+        )
     )
 
 

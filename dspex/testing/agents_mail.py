@@ -1,0 +1,178 @@
+"""One side of the mail of agents at a time, driven message by message.
+
+Knows: an inbox, an outbound. Must not know: loops, networks, what a test is for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import count
+from typing import Any, final
+
+from dspex.foundation.agents.dedup import Answered
+from dspex.foundation.agents.inbox import Inbox, Letter
+from dspex.foundation.agents.messages import (
+    AT_LEAST_ONCE,
+    DONE,
+    EXACTLY_ONCE,
+    REFUSED,
+    Message,
+    fingerprint_of,
+)
+from dspex.foundation.agents.outbound import Outbound, Posted
+from dspex.foundation.ledger.wire import rebuilt_error
+
+__all__ = ["KEY", "Desk", "Link", "Sender", "Ticket"]
+
+KEY = ":x"
+
+
+@final
+class Link:
+    """One process's way to the host."""
+
+    def __init__(self) -> None:
+        self.stuck: dict[str, int] = {}
+
+
+@final
+class Ticket:
+    """Where an answer goes."""
+
+    def __init__(self, link: Link, mid: int) -> None:
+        self.stuck = link.stuck
+        self.mid = mid
+
+
+@final
+class Desk:
+    """An inbox with one agent, and all answers by ticket: more than one is an error."""
+
+    def __init__(self, *, limit: int = 100, is_ready: bool = True) -> None:
+        self.inbox = Inbox(self.answer)
+        self.answers: dict[Any, tuple[int, Any]] = {}
+        self.tickets: list[Any] = []
+        self.cell = self.inbox.add(KEY, (1, 1), limit)
+        self.link = Link()
+        self.mids = count(1)
+        if is_ready:
+            self.inbox.ready(self.cell, None)
+
+    def answer(self, ticket: Any, status: int, payload: Any) -> None:
+        assert ticket not in self.answers, "a ticket is answered once"
+        self.answers[ticket] = status, payload
+
+    def send(
+        self,
+        number: int = 0,
+        flags: int = AT_LEAST_ONCE,
+        *,
+        link: Link | None = None,
+        key: str = KEY,
+        sender: str = "me",
+        below: int = 0,
+        left: float | None = None,
+        method: str = "m",
+        now: float = 0.0,
+    ) -> Ticket:
+        """Send a message; with a number exactly once, unless flags say otherwise."""
+        mid = next(self.mids)
+        if number and flags & 3 == AT_LEAST_ONCE:
+            flags = flags & ~3 | EXACTLY_ONCE
+        ticket = Ticket(link or self.link, mid)
+        self.tickets.append(ticket)
+        message = Message(mid, key, flags, sender, number, below, left, method, b"%d" % mid)
+        if number:
+            message = message._replace(args=b"%d" % number)
+        self.inbox.accept(message, ticket, now)
+        return ticket
+
+    def take(self, now: float = 0.0, alone: str = "") -> list[Letter]:
+        return self.inbox.take(self.cell, now, lambda letter: letter.message.method == alone)
+
+    def run(self, now: float = 0.0) -> list[int]:
+        """Run and answer one row; gives the messages' numbers, or mids where they have none."""
+        ran = []
+        for letter in self.take(now):
+            message = letter.message
+            ran.append(message.number or message.mid)
+            if message.number:
+                answered = Answered(True, b"r%d" % message.number, fingerprint_of(message))
+                self.inbox.record(self.cell, message, answered)
+            self.inbox.answer(self.cell, letter, DONE, b"r%d" % message.number)
+        self.cell.is_busy = False
+        self.cell.taken = 0
+        return ran
+
+    def status(self, ticket: Ticket) -> int | None:
+        found = self.answers.get(ticket)
+        return None if found is None else found[0]
+
+    def error(self, ticket: Ticket) -> Exception:
+        status, payload = self.answers[ticket]
+        assert status == REFUSED
+        return rebuilt_error(payload)
+
+    def assert_quiet(self) -> None:
+        """All have heard, and nothing is left over."""
+        assert self.answers.keys() == set(self.tickets)
+        for cell in (self.cell, *self.inbox.cells.values()):
+            assert not cell.mailbox
+            assert not cell.joined
+
+
+@final
+class Sender:
+    """An outbound, and what it says of each message in the end."""
+
+    def __init__(self, **places: str) -> None:
+        self.outbound = Outbound()
+        self.outbound.places.update({f":{key}": address for key, address in places.items()})
+        self.mids = count(1)
+        self.finals: dict[int, tuple[int, Any]] = {}
+        self.now = 0.0
+
+    def message(self, key: str = KEY, flags: int = EXACTLY_ONCE, size: int = 0) -> Message:
+        mid = next(self.mids)
+        return Message(mid, key, flags, "me", mid, 0, None, "m", b"x" * size)
+
+    def send(self, key: str = KEY, flags: int = EXACTLY_ONCE) -> Message:
+        message = self.message(key, flags)
+        self.outbound.send(message)
+        return message
+
+    def post(self, address: str = "a") -> Posted:
+        posted = self.outbound.post(address)
+        assert posted is not None
+        return posted
+
+    def back(
+        self, posted: Posted, answers: Iterable[tuple[Message, int]] = (), *, poll: bool = False
+    ) -> None:
+        """Have a flight come back with answers."""
+        found = self.outbound.answered(
+            posted.address,
+            posted.generation,
+            None if poll else posted.place,
+            [(message.mid, status, b"") for message, status in answers],
+            self.now,
+        )
+        for message, status, payload in found:
+            assert message.mid not in self.finals, "it was answered before"
+            self.finals[message.mid] = status, payload
+
+    def lost(self, posted: Posted, **options: Any) -> list[int]:
+        found = self.outbound.lost(posted.address, posted.generation, self.now, **options)
+        return [message.mid for message in found.failed]
+
+    def locate(self, address: str | None, key: str = KEY) -> str | None:
+        """Look for an agent that is due, and find it."""
+        assert key in self.outbound.to_locate(self.now)
+        return self.outbound.located(key, address, self.now)
+
+    def assert_quiet(self) -> None:
+        assert list(self.outbound.everything()) == []
+        assert not self.outbound._held
+        for address in self.outbound.addresses():
+            assert self.outbound.post(address) is None
+            assert self.outbound.is_waiting(address) is None
