@@ -34,6 +34,8 @@ RESERVED = frozenset(
 )
 """What a handle means itself; a class of agents defines none of them."""
 
+_LOOK_EVERY = 0.01
+
 DELIVERIES: Mapping[str, int] = {
     "auto": AUTO,
     "at_most_once": AT_MOST_ONCE,
@@ -280,7 +282,11 @@ class AgentHandle:
         return self._ask(self._end())
 
     def migrate(self, worker: Any) -> AgentFuture:
-        """Have it live on another worker (its address, or a `Member`); nothing is lost."""
+        """Have it live on another worker (its address, or a `Member`); nothing is lost.
+
+        The result comes when it has arrived, after the calls that were before it: whether it is
+        there. It is False where that worker went meanwhile.
+        """
         return self._ask(self._move(str(getattr(worker, "address", worker))))
 
     def status(self) -> Any:
@@ -317,7 +323,12 @@ class AgentHandle:
 
     async def _move(self, target: str) -> bool:
         caller = self._reached().caller
-        return bool(await caller.write("agents.move", keys=[self._key], target=target))
+        await caller.write("agents.move", keys=[self._key], target=target)
+        while True:
+            status = await self._status()
+            if status["status"] not in ("moving", "starting"):
+                return bool(status["host"] == target)
+            await caller.sleep(_LOOK_EVERY)
 
     def _ask(self, work: Any) -> AgentFuture:
         """A future of work on the loop."""

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, final
 
-from dspex.errors import DspexError
+from dspex.errors import AgentFailedError, DspexError
 from dspex.foundation.ledger.events import Event
 from dspex.foundation.ledger.ledger import Ledger, Step
 from dspex.foundation.ledger.sessions import TICK
-from dspex.foundation.ledger.wire import Call
+from dspex.foundation.ledger.wire import Call, error_payload
 
 __all__ = ["LEASE", "AgentsRun", "facts", "spec"]
 
@@ -247,6 +247,13 @@ class AgentsRun:
         """Have the hosts of agents say that they are made."""
         for key in keys:
             assert self.commit(self.host(key), self.turn(key, t=1, **fields)) == []
+
+    def fail(self, key: str, *, token: Any = None, address: str = "") -> None:
+        """Have a host, its own if none is given, say that it could not make an agent."""
+        error = error_payload(AgentFailedError("its constructor raised"))
+        failure = [key, token or self.agent(key).incarnation, error, "it raised"]
+        session = self.sessions[address or self.host(key)]
+        assert self.call(session, "agents.fail", failures=[failure])
 
     def running(self, *keys: str, **fields: Any) -> None:
         """Create agents, and have them made."""

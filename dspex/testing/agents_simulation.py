@@ -60,6 +60,8 @@ class SimulatedAgents:
         How many befall somebody in a second.
     has_restarts : bool
         Whether the scheduler may be started anew; else some accounts are kept in memory alone.
+    only : str
+        The one thing that befalls them, as "crash_host"; all of them where it is empty.
 
     Examples
     --------
@@ -78,10 +80,12 @@ class SimulatedAgents:
         double: float = 0.03,
         faults: float = 0.5,
         has_restarts: bool | None = None,
+        only: str = "",
     ) -> None:
         self.seed = seed
         self._seconds = seconds
         self._faults = faults
+        self._only = only
         self.dice = random.Random(seed)
         self.loop = VirtualLoop()
         self.loop.work_takes = self._disk_takes
@@ -290,6 +294,8 @@ class SimulatedAgents:
         if self.has_restarts:
             acts.append(self._restart)
             weights.append(1.0)
+        if self._only:
+            acts, weights = [getattr(self, f"_{self._only}")], [1.0]
         while True:
             await asyncio.sleep(self.dice.expovariate(self._faults))
             (act,) = self.dice.choices(acts, weights)
@@ -346,7 +352,7 @@ class SimulatedAgents:
 
     def _keep_a_reader(self) -> str:
         """Cut a host off from all but one who only reads, and so sees nothing of it."""
-        host, seconds = self.dice.choice(self.hosts), self._seconds_cut()
+        host, seconds = self.dice.choice(self.hosts), self.dice.choice([3.0, 5.0, 9.0])
         for party in [self.scheduler, *self.hosts, *self.clients]:
             if party is not host and not getattr(party, "reads_only", False):
                 self.network.cut(host.name, party.name, seconds)

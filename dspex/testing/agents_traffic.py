@@ -76,9 +76,7 @@ class Traffic:
 
         def are_done() -> bool:
             self.check()
-            return all(
-                now >= then + rounds for now, then in zip(self.rounds, before, strict=True)
-            )
+            return all(now >= then + rounds for now, then in zip(self.rounds, before, strict=True))
 
         wait_for(are_done, seconds=_WITHIN)
 

@@ -254,9 +254,7 @@ class Agents(RuleBasedStateMachine):
         if not keys or not self.is_member(address):
             return
         key = keys[0]
-        token = self.run.agent(key).incarnation if is_fresh else (1, 1)
-        failures = [[key, token, None, "words"]]
-        self.try_to(self.run.sessions[address], "agents.fail", failures=failures)
+        self.run.fail(key, token=None if is_fresh else (1, 1))
         if is_fresh:
             for _, mine in self.believes.values():
                 mine.pop(key, None)

@@ -159,7 +159,7 @@ class Host:
 
     async def _take(self, placed: Sequence[tuple[str, tuple[int, int]]]) -> None:
         """Make agents that are not here yet, as these incarnations."""
-        new = []
+        new: list[Cell] = []
         for key, token in placed:
             cell = self.inbox.cells.get(key)
             if key in self._outdated and token <= self._outdated[key]:
@@ -167,25 +167,31 @@ class Host:
             if cell is None or cell.token < token:
                 self._outdated.pop(key, None)
                 self.running.timers.cancel(key)
-                self.inbox.add(key, token, limit=10_000)
-                new.append(key)
+                new.append(self.inbox.add(key, token, limit=10_000))
         for at in range(0, len(new), LOADS_AT_ONCE):
             some = new[at : at + LOADS_AT_ONCE]
             try:
                 await self._load(some)
             except DspexError:
-                for key in some:  # to be found missing, and taken again
-                    self.running.end(key)
+                for cell in some:  # to be found missing, and taken again
+                    self._end_if_here(cell)
                 raise
 
-    async def _load(self, keys: Sequence[str]) -> None:
-        parcels = await self._caller.read("agents.load", keys=keys)
+    def _is_here(self, cell: Cell) -> bool:
+        """Whether it is the one that lives here; another of its incarnation may have come since."""
+        return self.inbox.cells.get(cell.key) is cell
+
+    def _end_if_here(self, cell: Cell) -> None:
+        if self._is_here(cell):
+            self.running.end(cell.key)
+
+    async def _load(self, cells: Sequence[Cell]) -> None:
+        parcels = await self._caller.read("agents.load", keys=[cell.key for cell in cells])
         failures: list[Any] = []
-        for key, parcel in zip(keys, parcels, strict=True):
-            cell = self.inbox.cells.get(key)
-            if parcel is None or cell is None or tuple(parcel["token"]) != cell.token:
-                if parcel is None:
-                    self.running.end(key)
+        for cell, parcel in zip(cells, parcels, strict=True):
+            if parcel is None:
+                self._end_if_here(cell)
+            if parcel is None or not self._is_here(cell) or tuple(parcel["token"]) != cell.token:
                 continue
             try:
                 cls = await self._classes.get(parcel["spec"]["class"])

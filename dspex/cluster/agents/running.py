@@ -141,7 +141,9 @@ class Running:
 
     def may_answer(self) -> bool:
         """Whether this host can be sure of its lease."""
-        return not self._closed and self._caller.now() < self._caller.lease_ends()
+        # The lease of a new session says nothing of agents that were placed on the former one.
+        is_same = self._session == self._caller.session
+        return is_same and not self._closed and self._caller.now() < self._caller.lease_ends()
 
     def session_began(self) -> None:
         """Begin anew as another incarnation of the member: what was here lives elsewhere."""

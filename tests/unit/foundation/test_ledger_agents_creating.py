@@ -15,7 +15,7 @@ from dspex.errors import (
     UnsatisfiableRequestError,
 )
 from dspex.foundation.ledger.agents import agents as agents_module
-from dspex.foundation.ledger.wire import Call, error_payload, rebuilt_error
+from dspex.foundation.ledger.wire import Call, rebuilt_error
 from dspex.testing.agents_ledger import CLASS, AgentsRun, spec
 
 
@@ -150,18 +150,11 @@ def test_an_existing_agent_of_another_class_is_refused() -> None:
 # --- failures --------------------------------------------------------------------------------
 
 
-def fail(run: AgentsRun, key: str, *, token: Any = None, host: str | None = None) -> None:
-    error = error_payload(AgentFailedError("its constructor raised"))
-    failure = [key, token or run.agent(key).incarnation, error, "it raised"]
-    host = host or run.host(key)
-    assert run.call(run.sessions[host], "agents.fail", failures=[failure])
-
-
 def test_one_that_cannot_be_made_is_gone_and_its_creator_is_told() -> None:
     run = run_with("a")
     run.create(":x", ":y")
     run.made(":x")
-    fail(run, ":y")
+    run.fail(":y")
     (reply,) = replies(run)
     ((key, payload),) = reply["failed"]
     assert key == ":y"
@@ -177,7 +170,7 @@ def test_one_that_was_made_before_stays_with_what_it_has() -> None:
     run.commit(run.host(":x"), run.turn(":x", s={"n": b"1"}))
     run.close(run.host(":x"))
     run.run(4.0)
-    fail(run, ":x")
+    run.fail(":x")
     assert (run.status(":x"), run.reason(":x"), run.host(":x")) == ("failed", "it raised", "")
     assert run.agent(":x").state == {"n": b"1"}
     run.call("client", "agents.end", keys=[":x"], reason="")
@@ -188,8 +181,8 @@ def test_a_failure_of_another_host_or_a_former_incarnation_is_not_heard() -> Non
     run = run_with("a", "b")
     run.create(":x")
     other = "ab".replace(run.host(":x"), "")
-    fail(run, ":x", host=other)
-    fail(run, ":x", token=(1, 1))
+    run.fail(":x", address=other)
+    run.fail(":x", token=(1, 1))
     assert run.status(":x") == "starting"
 
 

@@ -239,8 +239,7 @@ def test_an_agent_that_failed_leases_nothing() -> None:
     run.call(run.sessions["a"], "agents.retake", keys=[":x", ":nobody"])
     assert run.agent(":x").incarnation > before
     assert leased(run) == {"a": 1}
-    failure = [":x", run.agent(":x").incarnation, None, "words"]
-    run.call(run.sessions["a"], "agents.fail", failures=[failure])
+    run.fail(":x")
     assert run.status(":x") == "failed"
     assert leased(run) == {}
 

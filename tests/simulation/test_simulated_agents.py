@@ -1,0 +1,135 @@
+"""Agents in a hostile world: nothing that was acknowledged is lost, nothing happens twice."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+
+from dspex.cluster.agents.running import Running
+from dspex.foundation.agents.dedup import Dedup
+from dspex.foundation.ledger.agents.agents import Agents
+from dspex.testing.agents_simulation import SimulatedAgents
+
+HARSH = {"loss": 0.1, "double": 0.1, "faults": 1.5}
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """Say nothing of what goes wrong on purpose: it takes longer than the rest."""
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+def check_world(seed: int, seconds: float = 10.0, **trouble: Any) -> SimulatedAgents:
+    world = SimulatedAgents(seed=seed, seconds=seconds, **trouble)
+    try:
+        world.run()
+    except AssertionError as error:
+        befell = "\n".join(world.befell)
+        raise AssertionError(
+            f"seed {seed}, {seconds:g} s, {trouble}: {error}\nwhat befell:\n{befell}"
+        ) from error
+    return world
+
+
+@pytest.mark.parametrize("block", range(8))
+def test_promises_hold_in_a_hostile_world(block: int) -> None:
+    for seed in range(3 * block, 3 * block + 3):
+        check_world(seed)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+def test_promises_hold_in_thousands_of_hostile_worlds() -> None:
+    for seed in range(1000, 3000):
+        check_world(seed, 15.0)
+        check_world(seed, 10.0, **HARSH)
+
+
+def test_much_happens_in_these_worlds() -> None:
+    worlds = [check_world(seed) for seed in range(30, 33)]
+    assert sum(len(world.claims.acknowledged) for world in worlds) > 200
+    assert sum(world.claims.reads for world in worlds) > 80
+    assert sum(len(world.befell) for world in worlds) > 8
+    assert sum(world.network.lost for world in worlds) > 100
+    assert sum(world.around.disk.snapshots for world in worlds) > 3
+
+
+def test_a_world_is_the_same_each_time() -> None:
+    one, other = (check_world(5, 5.0) for _ in range(2))
+    assert one.loop.steps == other.loop.steps
+    assert one.befell == other.befell
+    assert one.claims.acknowledged == other.claims.acknowledged
+
+
+# --- what the simulation must not let pass ---------------------------------------------------
+
+
+def caught(seeds: range, seconds: float = 10.0, **trouble: Any) -> str:
+    """What the first world says in which something is wrong; empty where all is well."""
+    for seed in seeds:
+        try:
+            SimulatedAgents(seed=seed, seconds=seconds, **trouble).run()
+        except AssertionError as error:
+            return str(error) or "something that must hold does not"
+    return ""
+
+
+def test_a_host_that_ignores_its_lease_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Running, "may_answer", lambda self: True)
+    assert "was read without" in caught(range(40), faults=1.0)
+
+
+def test_a_ledger_that_ignores_who_hosts_an_agent_is_caught(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = Agents.commit
+
+    def commit(
+        self: Agents, session: str, turns: Sequence[Any], token: Any, emit: Any, *rest: Any
+    ) -> Any:
+        known = self._known.agents
+        for turn in turns:
+            agent = known.get(turn["a"])
+            if agent is not None and "m" not in turn:
+                turn["i"] = agent.incarnation
+        return real(self, session, turns, token, emit, *rest)
+
+    monkeypatch.setattr(Agents, "commit", commit)
+    assert caught(range(40), faults=1.0)
+
+
+def test_no_deduplication_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Dedup, "look_up", lambda self, sender, number: None)
+    assert "times in" in caught(range(10), loss=0.1)
+
+
+def _before_commit(also_answer: bool, also_send: bool) -> Callable[..., None]:
+    real = Running.commit
+
+    def commit(self: Running, pending: Any) -> None:
+        letter, outcome = pending.letter, pending.outcome
+        if letter is not None and outcome is not None:
+            if also_answer:
+                self.tell(pending.cell, letter, outcome)
+            if also_send:
+                self._send_all(pending.cell, outcome.context)
+        real(self, pending)
+
+    return commit
+
+
+def test_answers_before_the_commit_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Running, "commit", _before_commit(True, False))
+    assert caught(range(40), faults=1.0)
+
+
+def test_messages_that_leave_before_the_commit_are_caught(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Running, "commit", _before_commit(False, True))
+    assert "was given and taken differently" in caught(range(40), faults=1.0)
