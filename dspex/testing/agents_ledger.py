@@ -53,7 +53,8 @@ def spec(**fields: Any) -> dict[str, Any]:
 def facts(ledger: Ledger) -> dict[str, Any]:
     """All of its agents that a scheduler which comes after it must find.
 
-    What is kept in memory alone counts only in that it is there.
+    What is kept in memory alone counts only in that it is there. When agents were restarted is left
+    out: a journal does not say how long ago that was.
     """
     known: Any = ledger.agents._known
     found: dict[str, Any] = {"codes": dict(known.codes), "held": dict(known.held)}
@@ -78,7 +79,6 @@ def facts(ledger: Ledger) -> dict[str, Any]:
                 "dedup": sorted(agent.dedup.rows()) if agent.dedup else [],
                 "outbox": sorted((agent.outbox or {}).values()),
                 "sent": agent.sent,
-                "restarts": len(agent.restarts),
             }
         found[key]["status"] = status
     return found

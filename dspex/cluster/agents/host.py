@@ -159,6 +159,8 @@ class Host:
 
     async def _take(self, placed: Sequence[tuple[str, tuple[int, int]]]) -> None:
         """Make agents that are not here yet, as these incarnations."""
+        if not self.running.is_current:
+            return  # what is here is forgotten in a moment, and then all is looked at
         new: list[Cell] = []
         for key, token in placed:
             cell = self.inbox.cells.get(key)

@@ -139,11 +139,15 @@ class Running:
         """Have a turn committed, and wait until it was, or will never be."""
         await self._commits[pending.cell.is_durable].add_and_wait(pending)
 
+    @property
+    def is_current(self) -> bool:
+        """Whether what is here was placed on the session that there is now."""
+        return self._session == self._caller.session
+
     def may_answer(self) -> bool:
-        """Whether this host can be sure of its lease."""
-        # The lease of a new session says nothing of agents that were placed on the former one.
-        is_same = self._session == self._caller.session
-        return is_same and not self._closed and self._caller.now() < self._caller.lease_ends()
+        """Whether this host can be sure of the lease on which its agents were placed."""
+        is_sure = self._caller.now() < self._caller.lease_ends()
+        return is_sure and self.is_current and not self._closed
 
     def session_began(self) -> None:
         """Begin anew as another incarnation of the member: what was here lives elsewhere."""
