@@ -19,7 +19,7 @@ from dspex.agents.options import Options, Placement
 from dspex.cluster.agents.local import local_runtime
 from dspex.cluster.agents.resident import dumps
 from dspex.cluster.agents.runtime import Runtime, current_runtime, runtime_of
-from dspex.errors import InvalidArgumentError, NotPicklableError
+from dspex.errors import DeadlineError, DspexError, InvalidArgumentError, NotPicklableError
 from dspex.foundation.ledger.wire import rebuilt_error
 from dspex.foundation.member import Member
 
@@ -196,14 +196,19 @@ async def _create(
             fields["same_as"] = f"{space}:{fields['same_as']}"
         for at in range(0, len(agents), AT_ONCE):
             some = agents[at : at + AT_ONCE]
-            reply = await runtime.caller.write(
-                "agents.create",
-                timeout=WITHIN,
-                spec=fields,
-                code=code,
-                agents=some,
-                on_conflict=on_conflict,
-            )
+            try:
+                reply = await runtime.caller.write(
+                    "agents.create",
+                    timeout=WITHIN,
+                    spec=fields,
+                    code=code,
+                    agents=some,
+                    on_conflict=on_conflict,
+                )
+            except TimeoutError as late:
+                if isinstance(late, DspexError):
+                    raise
+                raise _late(some, len(handles)) from late
             failed += reply["failed"]
             for key, _ in some:
                 runtime.messages.learn(key, is_kept=options.persistence is not None)
@@ -214,6 +219,15 @@ async def _create(
             error.add_note(f"and {len(failed) - 1} more of {len(handles)} could not be made")
         raise error
     return handles
+
+
+def _late(some: Sequence[tuple[str, bytes]], total: int) -> DeadlineError:
+    first = some[0][0].partition(":")[2]
+    return DeadlineError(
+        f"agents are made within {WITHIN:g} s; {first!r} and {len(some) - 1} more of {total} are "
+        "not yet: foundation.status() tells who waits for a worker; they go on, and "
+        'on_conflict="existing" takes them'
+    )
 
 
 def _options(cls: type, given: Mapping[str, Any]) -> Options:

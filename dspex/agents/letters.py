@@ -110,9 +110,7 @@ async def _dead_letters(
     runtime: Runtime, target: str | None, limit: int | None
 ) -> list[DeadLetter]:
     query = Query.made(order_by="key")
-    rows = await runtime.caller.read(
-        "records.select", collection=DEAD_LETTERS, query=list(query)
-    )
+    rows = await runtime.caller.read("records.select", collection=DEAD_LETTERS, query=list(query))
     letters = []
     for row in rows:
         record = Record(*row)

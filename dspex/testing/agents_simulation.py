@@ -1,10 +1,10 @@
 """Agents in virtual time, in a hostile world.
 
-Knows: what clients do, what befalls whom, what must hold. Must not know: real time, Dask.
+Knows: what clients do, what must hold. Must not know: real time, Dask.
 Everything is drawn from one seed, so that a failing run is repeated by its seed.
 
-The code that runs is the real one, from the handle to the journal; what is simulated is what it runs
-on. Judged is what clients were told (`agents_claims`).
+The code that runs is the real one, from the handle to the journal; what is simulated is what it
+runs on. Judged is what clients were told (`agents_claims`).
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from dspex.errors import DeadlineError, DeliveryError, SessionExpiredError, Unav
 from dspex.testing.agents_accounts import Account
 from dspex.testing.agents_claims import FIRST, Claims, Operation
 from dspex.testing.agents_network import Network
+from dspex.testing.agents_troubles import ACCOUNTS, Troubles
 from dspex.testing.agents_world import (
     LEASE,
-    SCHEDULER,
     ClientParty,
     HostParty,
     SchedulerParty,
@@ -36,8 +36,6 @@ from dspex.testing.virtual_time import VirtualLoop
 
 __all__ = ["SimulatedAgents"]
 
-ACCOUNTS = ("a", "b", "c", "d", "e")
-
 _UNKNOWN = (DeadlineError, DeliveryError, SessionExpiredError, UnavailableError)
 """Errors after which nobody knows whether a call took effect."""
 
@@ -46,7 +44,7 @@ _REST_WITHIN = 300.0
 
 
 @final
-class SimulatedAgents:
+class SimulatedAgents(Troubles):
     """Runs agents for a while.
 
     Parameters
@@ -116,7 +114,7 @@ class SimulatedAgents:
             Where a promise is broken.
         """
         self.loop.set_exception_handler(self._failed)
-        with _same_each_time(self.seed):
+        with _same_each_time(self.seed, self.loop.time):
             try:
                 self.loop.run_until_complete(self._run())
             finally:
@@ -239,8 +237,8 @@ class SimulatedAgents:
             if not future.cancelled():
                 raise
         except ValueError as error:
-            assert operation.method == "fail", f"{operation} raised {error!r}"
-            assert str(error) == operation.name, f"{operation} raised {error!r}"
+            if (operation.method, operation.name) != ("fail", str(error)):
+                raise AssertionError(f"{operation} raised {error!r}") from error
         else:
             self.claims.answered(operation, answer)
 
@@ -274,185 +272,6 @@ class SimulatedAgents:
 
     # --- what befalls them -----------------------------------------------------------------------
 
-    async def _befall(self) -> None:
-        if not self._faults:
-            return
-        acts: list[Callable[[], str]] = [
-            self._crash_host,
-            self._cut_host_off,
-            self._cut_two,
-            self._cut_client_off,
-            self._keep_a_reader,
-            self._pause,
-            self._close_connection,
-            self._move,
-            self._drain,
-            self._break_disk,
-            self._lose_client,
-        ]
-        weights = [2.0, 2.0, 1.0, 1.0, 1.0, 1.0, 1.0, 3.0, 1.0, 0.5, 0.5]
-        if self.has_restarts:
-            acts.append(self._restart)
-            weights.append(1.0)
-        if self._only:
-            acts, weights = [getattr(self, f"_{self._only}")], [1.0]
-        while True:
-            await asyncio.sleep(self.dice.expovariate(self._faults))
-            (act,) = self.dice.choices(acts, weights)
-            words = act()
-            self.befell.append(f"{self.loop.time():.3f} {words}")
-
-    def _later(self, seconds: float, function: Callable[..., Any], *args: Any) -> None:
-        self.loop.call_later(seconds, function, *args, context=self.loop.nobody.copy())
-
-    def _alive(self) -> list[HostParty]:
-        return [host for host in self.hosts if not host.process.is_dead]
-
-    def _remove(self, host: HostParty) -> None:
-        host.crash()
-        if host in self.hosts:
-            self.hosts.remove(host)
-            self._later(self.dice.uniform(0.1, 3.0), self._add_host_again)
-
-    def _add_host_again(self) -> None:
-        if self.scheduler.is_up:
-            self._add_host()
-        else:
-            self._later(1.0, self._add_host_again)
-
-    def _crash_host(self) -> str:
-        host = self.dice.choice(self.hosts)
-        self._remove(host)
-        told = self.dice.choice([0.01, 0.5, 30.0])
-        self._later(told, self.scheduler.worker_closed, host.address)
-        if self.dice.random() < 0.5:
-            seconds = told + self.dice.expovariate(2.0)
-            self._later(seconds, self.scheduler.worker_dead, host.address)
-        return f"{host.address} crashes, which is told after {told} s"
-
-    def _seconds_cut(self) -> float:
-        return self.dice.choice([0.5, 2.0, 3.0, 5.0, 9.0])
-
-    def _cut_host_off(self) -> str:
-        host, seconds = self.dice.choice(self.hosts), self._seconds_cut()
-        self.network.cut(host.name, SCHEDULER, seconds)
-        return f"{host.address} is cut off from the scheduler for {seconds} s"
-
-    def _cut_two(self) -> str:
-        one = self.dice.choice(self.hosts)
-        other = self.dice.choice([each for each in [*self.hosts, *self.clients] if each != one])
-        seconds = self._seconds_cut()
-        self.network.cut(one.name, other.name, seconds)
-        return f"{one.name} and {other.name} are cut apart for {seconds} s"
-
-    def _cut_client_off(self) -> str:
-        client, seconds = self.dice.choice(self.clients), self._seconds_cut()
-        self.network.cut(client.name, SCHEDULER, seconds)
-        return f"{client.name} is cut off from the scheduler for {seconds} s"
-
-    def _keep_a_reader(self) -> str:
-        """Cut a host off from all but one who only reads, and so sees nothing of it."""
-        host, seconds = self.dice.choice(self.hosts), self.dice.choice([3.0, 5.0, 9.0])
-        for party in [self.scheduler, *self.hosts, *self.clients]:
-            if party is not host and not getattr(party, "reads_only", False):
-                self.network.cut(host.name, party.name, seconds)
-        return f"{host.address} is cut off from all but a reader for {seconds} s"
-
-    def _pause(self) -> str:
-        party: Any = self.dice.choice([*self.hosts, *self.clients, self.scheduler])
-        seconds = self._seconds_cut()
-        process = party.process
-        process.pause()
-        self._later(seconds, process.go_on)
-        return f"{process.name} is paused for {seconds} s"
-
-    def _close_connection(self) -> str:
-        """Have Dask lose a worker that lives on for a while."""
-        host = self.dice.choice(self.hosts)
-        if self.dice.random() < 0.7:
-            self.network.cut(host.name, SCHEDULER, self._seconds_cut())
-        self.scheduler.worker_closed(host.address)
-        seconds = self.dice.uniform(0.0, 8.0)
-
-        def end() -> None:
-            self._remove(host)
-            self.scheduler.worker_dead(host.address)
-
-        self._later(seconds, end)
-        return f"the connection to {host.address} closes, and it ends after {seconds:.1f} s"
-
-    def _ask(self, op: str, **args: Any) -> None:
-        """Make a call as some client does."""
-        client = self.dice.choice(self.clients)
-
-        async def ask() -> None:
-            try:
-                await client.caller.write(op, **args)
-            except Exception:
-                return
-
-        if hasattr(client, "caller"):
-            client.process.spawn(ask())
-
-    def _move(self) -> str:
-        keys = [f":{name}" for name in self.dice.sample(ACCOUNTS, self.dice.randrange(1, 4))]
-        target = self.dice.choice(["", *[host.address for host in self.hosts]])
-        self._ask("agents.move", keys=keys, target=target)
-        return f"{keys} move to {target or 'any other'}"
-
-    def _drain(self) -> str:
-        host = self.dice.choice(self.hosts)
-        self.scheduler.tell(lambda ledger, now: ledger.drain(host.address, now))
-        if self.dice.random() < 0.5:
-            seconds = self.dice.uniform(0.1, 3.0)
-            self._later(seconds, self._undrain, host)
-            return f"{host.address} is drained for {seconds:.1f} s"
-        seconds = self.dice.uniform(0.05, 3.0)
-        self._later(seconds, self._leave, host)
-        return f"{host.address} is drained, and leaves after {seconds:.1f} s"
-
-    def _undrain(self, host: HostParty) -> None:
-        self._ask("members.drain", address=host.address, undo=True)
-
-    def _leave(self, host: HostParty) -> None:
-        if not host.process.is_dead:
-            self.scheduler.worker_closed(host.address, is_expected=True)
-            self._remove(host)
-
-    def _break_disk(self) -> str:
-        seconds = self.dice.choice([0.1, 0.5, 2.0])
-        disk = self.around.disk
-        disk.is_broken = True
-
-        def mend() -> None:
-            disk.is_broken = False
-
-        self._later(seconds, mend)
-        return f"the disk is broken for {seconds} s"
-
-    def _lose_client(self) -> str:
-        client = self.dice.choice(self.clients)
-        self.clients.remove(client)
-        client.process.die()
-        for task in [task for task in self._waiting if task in client.process.tasks]:
-            del self._waiting[task]
-        self._add_client(reads_only=client.reads_only)
-        return f"{client.name} dies"
-
-    def _restart(self) -> str:
-        if not self.scheduler.is_up:
-            return "nothing: there is no scheduler"
-        self.scheduler.crash()
-        # Dask ends the workers of a scheduler that is gone, not at once.
-        for host in self._alive():
-            self._later(self.dice.uniform(0.0, 6.0), self._remove, host)
-        seconds = self.dice.choice([0.1, 0.5, 2.0, 8.0])
-        self._later(seconds, self._start_scheduler)
-        return f"the scheduler crashes, for {seconds} s"
-
-    def _start_scheduler(self) -> None:
-        self.loop.create_task(self.scheduler.start(), context=self.loop.nobody.copy())
-
     # --- the end ---------------------------------------------------------------------------------
 
     async def _heal(self) -> None:
@@ -482,7 +301,8 @@ class SimulatedAgents:
                 busy.append(f"{key} is {agent.status} {agent.reason}")
             if agent.outbox:
                 busy.append(f"{key} has sent {[each[:2] for each in agent.outbox.values()]}")
-        for party in [*self.hosts, *self.clients]:
+        parties: list[Any] = [*self.hosts, *self.clients]
+        for party in parties:
             if hasattr(party, "runtime"):
                 busy += [f"{party.name} sends {each.method}" for each in _unsent(party)]
         return busy
@@ -519,13 +339,13 @@ class SimulatedAgents:
         ), "money was made, or lost, in transfers"
 
 
-def _unsent(party: ClientParty) -> list[Any]:
+def _unsent(party: Any) -> list[Any]:
     return list(party.runtime.messages._outbound.everything())
 
 
 @contextmanager
-def _same_each_time(seed: int) -> Iterator[None]:
-    """Have names that are drawn be drawn from the seed, and snapshots be made often."""
+def _same_each_time(seed: int, clock: Callable[[], float]) -> Iterator[None]:
+    """Have clocks show virtual time, names be drawn from the seed, and snapshots be made often."""
     dice = random.Random(f"names of {seed}")
 
     def token_hex(nbytes: int = 16) -> str:
@@ -533,5 +353,7 @@ def _same_each_time(seed: int) -> Iterator[None]:
 
     with ExitStack() as stack:
         stack.enter_context(patch("secrets.token_hex", token_hex))
+        stack.enter_context(patch("time.monotonic", clock))
+        stack.enter_context(patch("time.time", clock))
         stack.enter_context(patch("dspex.cluster.foundation.server.SNAPSHOT_AFTER", 20_000))
         yield

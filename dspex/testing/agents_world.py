@@ -23,7 +23,15 @@ from dspex.foundation.agents.messages import decode_flight
 from dspex.testing.agents_network import Disk, DiskJournal, Network
 from dspex.testing.virtual_time import Process, VirtualLoop
 
-__all__ = ["LEASE", "ClientParty", "HostParty", "InPlace", "SchedulerParty", "Surroundings"]
+__all__ = [
+    "LEASE",
+    "SCHEDULER",
+    "ClientParty",
+    "HostParty",
+    "InPlace",
+    "SchedulerParty",
+    "Surroundings",
+]
 
 LEASE = 3.0
 SCHEDULER = "scheduler"

@@ -201,6 +201,7 @@ def leaving(
             worker.wait()
 
 
+@pytest.mark.slow
 def test_a_worker_whose_life_is_over_loses_nobody() -> None:
     worker = partial(WorkerProcess, options=("--lifetime", "4 s"))
     leaving(worker, lambda worker: None, None, KEPT)
@@ -211,6 +212,7 @@ def test_a_worker_under_a_nanny_that_is_told_to_end_loses_nobody() -> None:
     leaving(worker, lambda worker: worker.send(signal.SIGTERM), None, KEPT)
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_told_to_end_loses_nobody_who_is_kept() -> None:
     # Without a nanny Dask's worker drops its connection first, as a dead one does.
     leaving(WorkerProcess, lambda worker: worker.send(signal.SIGTERM), KEPT)

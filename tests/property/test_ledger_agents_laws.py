@@ -84,9 +84,10 @@ class Agents(RuleBasedStateMachine):
 
     @rule(address=addresses)
     def end_process(self, address: str) -> None:
-        session = self.run.sessions.get(address, "")
         if not self.is_member(address):
-            self.believes.pop(session, None)
+            # An address is that of one process at a time; sessions are named by theirs.
+            for session in [each for each in self.believes if each.startswith(f"{address}-")]:
+                del self.believes[session]
             self.run.dead(address)
 
     @rule(address=addresses)

@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, final
+from typing import Any, Protocol, final
 
+from dspex.errors import DspexError
 from dspex.foundation.agents.messages import Message
 
-__all__ = ["AUTO", "Answer", "NotSentError", "Request"]
+__all__ = ["AUTO", "Answer", "Messages", "NotSentError", "Request"]
 
 AUTO = 3
 """Exactly once where the receiver keeps its state, else at most once."""
@@ -20,6 +21,25 @@ AUTO = 3
 
 class NotSentError(OSError):
     """A flight that has not left: its host could not be connected to."""
+
+
+class Messages(Protocol):
+    """What is needed of the way to other agents."""
+
+    def deliver(
+        self,
+        target: str,
+        method: str,
+        args: bytes,
+        *,
+        sender: str,
+        number: int,
+        done: Callable[[DspexError | None], None],
+    ) -> None:
+        """Send a message of an agent; `done` hears when it has had its effect, or never will.
+
+        Exactly once with a sender; without one as often as `AUTO` says.
+        """
 
 
 @final

@@ -67,8 +67,8 @@ def error_bytes(error: BaseException) -> bytes:
         loads(packed)
     except Exception:
         words = AgentRaisedError(
-            f"an agent's method raised {type(error).__name__}: {error}, which cannot be given on as it "
-            "is; its traceback is a note of this error"
+            f"an agent's method raised {type(error).__name__}: {error}, which cannot be given on "
+            "as it is; its traceback is a note of this error"
         )
         return dumps((words, told))
     return packed

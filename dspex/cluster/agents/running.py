@@ -15,13 +15,14 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import chain
-from typing import Any, Protocol, final
+from typing import Any, final
 
 from dspex.cluster.agents.arrivals import Arrivals
 from dspex.cluster.agents.committing import Committer, Pending
 from dspex.cluster.agents.entries import entry_of, what_changed
 from dspex.cluster.agents.making import Made
 from dspex.cluster.agents.pool import STUCK_AFTER, Pool
+from dspex.cluster.agents.requests import Messages
 from dspex.cluster.agents.resident import TIMER, Outcome, Resident, dumps
 from dspex.cluster.agents.timers import Timers
 from dspex.cluster.agents.turns import Timer, TurnContext
@@ -45,26 +46,7 @@ from dspex.foundation.ledger.agents.population import sender_of
 from dspex.foundation.ledger.wire import error_payload
 from dspex.foundation.ports import Caller
 
-__all__ = ["Messages", "Running"]
-
-
-class Messages(Protocol):
-    """What is needed of the way to other agents."""
-
-    def deliver(
-        self,
-        target: str,
-        method: str,
-        args: bytes,
-        *,
-        sender: str,
-        number: int,
-        done: Callable[[DspexError | None], None],
-    ) -> None:
-        """Send a message of an agent; `done` hears when it has had its effect, or never will.
-
-        Exactly once with a sender; without one as often as `AUTO` says.
-        """
+__all__ = ["Running"]
 
 
 @final

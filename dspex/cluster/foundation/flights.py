@@ -218,7 +218,7 @@ class Flights:
                     self.go_over(item)
             else:
                 refusal = rebuilt_error(payload)
-                if isinstance(refusal, SessionExpiredError) and item.number is not None:
+                if _has_ended(refusal) and item.number is not None:
                     refused.append(item)
                 else:
                     done(item, refusal)
@@ -247,6 +247,15 @@ class Flights:
             else:
                 self.go_over(item)
         self._outbox[:0] = same
+
+
+def _has_ended(refusal: DspexError) -> bool:
+    """Whether a call was refused because its session has ended.
+
+    One that is open, but not what the call asks of it, is not opened anew: its first calls may
+    have overtaken those that make it known.
+    """
+    return isinstance(refusal, SessionExpiredError) and not getattr(refusal, "is_open", False)
 
 
 def done(item: Item, outcome: Any) -> None:

@@ -234,9 +234,7 @@ class Outbound:
         held.attempts += 1
         self._attempts[key] = held.attempts
 
-    def lost(
-        self, address: str, generation: int, now: float, *, unsent: int | None = None
-    ) -> Lost:
+    def lost(self, address: str, generation: int, now: float, *, unsent: int | None = None) -> Lost:
         """Give a link up of which a flight was not answered.
 
         Parameters

@@ -270,11 +270,7 @@ class Agents:
         for index, turn in enumerate(turns):
             key = turn["a"]
             agent = known.get(key)
-            if (
-                agent is None
-                or agent.host != address
-                or agent.incarnation != tuple(turn["i"])
-            ):
+            if agent is None or agent.host != address or agent.incarnation != tuple(turn["i"]):
                 refused.append((index, "fenced"))
                 continue
             answered = turn.get("r")
@@ -332,8 +328,10 @@ class Agents:
     def _host_of(self, session: str) -> str:
         address = self._members.address_of(session)
         if address is None:
+            # Whoever makes calls must not take it for the end of a session that has not joined yet.
             raise SessionExpiredError(
-                f"agents are hosted by members; {session} is the session of none (any more)"
+                f"agents are hosted by members; {session} is the session of none (any more)",
+                is_open=True,
             )
         return address
 
@@ -364,7 +362,12 @@ class Agents:
         address = self._host_of(session)
         mine = self._known.at.get(address, ())
         some = [key for key in dict.fromkeys(keys) if key in mine]
-        if some:
+        worker = self._resources.fleet.get(address)
+        if worker is not None and worker.state == "draining":
+            for key in some:
+                self._free(self._known.agents[key], emit)
+            self.place(some, token, emit, except_of=(address,))
+        elif some:
             emit(("placed", address, "starting", "", token(), some))
 
     def report(self, session: str, loads: Mapping[str, int]) -> None:

@@ -53,7 +53,7 @@ class Population:
     Attributes
     ----------
     agents : dict of key to Agent
-    at : dict of address to set of keys
+    at : dict of address to dict of key to None
     nowhere : dict of key to None
         Those that are at no host.
     waiting : dict of key to None
@@ -71,7 +71,8 @@ class Population:
 
     def __init__(self) -> None:
         self.agents: dict[str, Agent] = {}
-        self.at: dict[str, set[str]] = {}
+        # In the order in which they came: by that of a set no two runs would be the same.
+        self.at: dict[str, dict[str, None]] = {}
         self.waiting: dict[str, None] = {}
         self.nowhere: dict[str, None] = {}
         self.held: dict[str, str] = {}
@@ -121,7 +122,7 @@ class Population:
             agent.incarnation = incarnation
             if host:
                 # Its set may have gone with the agent that was the last one there.
-                self.at.setdefault(host, set()).add(key)
+                self.at.setdefault(host, {})[key] = None
                 self.nowhere.pop(key, None)
             if status == "waiting":
                 self.waiting[key] = None
@@ -131,7 +132,7 @@ class Population:
         key = agent.key
         if agent.host:
             there = self.at[agent.host]
-            there.discard(key)
+            there.pop(key, None)
             if not there:
                 del self.at[agent.host]
             agent.host = ""
@@ -287,7 +288,7 @@ class Population:
                 assert agent.status in ("waiting", "failed", "lost"), agent
             for sender in () if agent.dedup is None else agent.dedup.senders():
                 assert key in self._correspondents[sender]
-        assert found == self.at
+        assert found == {host: set(keys) for host, keys in self.at.items()}
         assert self.nowhere.keys() == {key for key, each in self.agents.items() if not each.host}
         assert self.waiting.keys() | self.held.keys() <= self.agents.keys()
         assert not self.waiting.keys() & self.held.keys()
