@@ -266,7 +266,7 @@ def test_a_worker_that_is_retired_leaves_in_order() -> None:
         make: Any = Client
         with make(scheduler.address, set_as_default=False) as client:
             client.retire_workers(list(client.scheduler_info()["workers"]))
-        assert next(events).kind == "left"
+        assert [next(events).kind, next(events).kind] == ["draining", "left"]
         worker.wait()
 
 
@@ -280,7 +280,7 @@ def test_a_worker_that_is_told_to_end_leaves_in_order() -> None:
     ):
         assert next(events).kind == "joined"
         worker.send(signal.SIGTERM)
-        assert next(events).kind == "left"
+        assert [next(events).kind, next(events).kind] == ["draining", "left"]
         worker.wait()
 
 

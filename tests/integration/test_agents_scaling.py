@@ -83,6 +83,7 @@ def test_retired_workers_lose_nobody(cluster_of: Callable[[int], Any]) -> None:
         check_counts(agents, traffic)
 
 
+@pytest.mark.slow
 def test_a_cluster_that_scales_down_and_up_loses_nobody(
     cluster: Any, foundation: Foundation
 ) -> None:
@@ -159,6 +160,7 @@ def test_one_worker_alone_is_not_restarted(client: Any, cluster_of: Callable[[in
         foundation.rolling_restart()
 
 
+@pytest.mark.slow
 def test_a_restart_of_the_client_keeps_what_is_kept(client: Any, foundation: Foundation) -> None:
     agents = some(foundation)
     for _ in range(3):
@@ -207,6 +209,7 @@ def test_a_worker_whose_life_is_over_loses_nobody() -> None:
     leaving(worker, lambda worker: None, None, KEPT)
 
 
+@pytest.mark.slow
 def test_a_worker_under_a_nanny_that_is_told_to_end_loses_nobody() -> None:
     worker = partial(WorkerProcess, nanny=True)
     leaving(worker, lambda worker: worker.send(signal.SIGTERM), None, KEPT)

@@ -228,6 +228,11 @@ class _Home:
             await self._scheduler.rpc(worker).dspex_release()
             while actor_key(worker) in self._scheduler.tasks:
                 await asyncio.sleep(_LOOK_EVERY)
+        state = self._scheduler.workers.get(worker)
+        if state is not None:
+            # Dask forgets an actor that was released while it was made, and counts it here still.
+            gone = {each for each in state.actors if each.key == actor_key(worker)}
+            state.actors.difference_update(gone)
 
     def _died(self, worker: str) -> None:
         self.server.take(lambda now: self.server.ledger.worker_dead(worker, now))
