@@ -5,7 +5,7 @@ Knows: an inbox, an outbound. Must not know: loops, networks, what a test is for
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from itertools import count
 from typing import Any, final
 
@@ -161,8 +161,9 @@ class Sender:
             assert message.mid not in self.finals, "it was answered before"
             self.finals[message.mid] = status, payload
 
-    def lost(self, posted: Posted, **options: Any) -> list[int]:
-        found = self.outbound.lost(posted.address, posted.generation, self.now, **options)
+    def lost(self, posted: Posted, *, unsent: Collection[int] = ()) -> list[int]:
+        left = [place for place in range(posted.place + 1) if place not in unsent]
+        found = self.outbound.lost(posted.address, posted.generation, self.now, left)
         return [message.mid for message in found.failed]
 
     def locate(self, address: str | None, key: str = KEY) -> str | None:

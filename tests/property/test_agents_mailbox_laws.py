@@ -6,6 +6,7 @@ some are in the air; mailboxes fill; agents move, and lose what was not committe
 
 from __future__ import annotations
 
+import sys
 from itertools import count
 
 from hypothesis import settings
@@ -244,7 +245,9 @@ class Messages(RuleBasedStateMachine):
         self.lose(exchange)
 
     def lose(self, exchange: Exchange) -> None:
-        lost = self.outbound.lost(exchange.address, exchange.generation, self.now)
+        lost = self.outbound.lost(
+            exchange.address, exchange.generation, self.now, range(sys.maxsize)
+        )
         for message in lost.failed:
             assert message.flags & DELIVERY == AT_MOST_ONCE
             if not message.flags & CANCEL:

@@ -70,6 +70,8 @@ class Flying:
         self._loop = asyncio.get_running_loop()
         self._link = secrets.token_hex(8)
         self._polling: set[tuple[str, int]] = set()
+        self._sending: dict[tuple[str, int], dict[asyncio.Task[bytes], int | None]] = {}
+        self._giving_up: set[tuple[str, int]] = set()
 
     async def fly(self, posted: Posted) -> None:
         """Send a flight, and take its answers."""
@@ -86,16 +88,13 @@ class Flying:
     async def _exchange(
         self, address: str, generation: int, place: int | None, flight: Flight
     ) -> None:
+        error: Exception | None = None
         try:
             blob = await self._sent(address, flight)
-        except NotSentError as error:
-            self._lost(address, generation, error, unsent=place)
-            return
-        except Exception as error:  # as Dask tells what failed there
-            self._lost(address, generation, error)
-            return
+        except Exception as failure:  # as Dask tells what failed there
+            blob, error = b"", failure
         if not blob:
-            self._lost(address, generation, None)
+            await self._lost(address, generation, place, error)
             return
         answers = decode_answers(blob)
         finals = self._outbound.answered(address, generation, place, answers, self._caller.now())
@@ -110,11 +109,17 @@ class Flying:
             try:
                 return await self._sent_once(address, flight)
             except NotSentError:
+                if self._is_given_up(address, flight.generation):
+                    raise
                 if await self._caller.read("agents.host", address=address) is None:
                     raise
 
     async def _sent_once(self, address: str, flight: Flight) -> bytes:
+        if self._is_given_up(address, flight.generation):
+            raise NotSentError(f"{address} was given up")
         sending = self._loop.create_task(self._transfer(address, flight))
+        under_way = self._sending.setdefault((address, flight.generation), {})
+        under_way[sending] = flight.place
         incarnation: Any = ...
         deadline = self._loop.time() + ANSWER_WITHIN
         try:
@@ -133,6 +138,9 @@ class Flying:
         finally:
             sending.add_done_callback(_looked_at)
             sending.cancel()
+            del under_way[sending]
+            if not under_way:
+                self._sending.pop((address, flight.generation), None)
 
     async def _transfer(self, address: str, flight: Flight) -> bytes:
         return await self._send(address, encode_flight(flight))
@@ -153,18 +161,38 @@ class Flying:
             self._polling.discard((address, generation))
         self._poll(address)
 
-    def _lost(
-        self,
-        address: str,
-        generation: int,
-        error: BaseException | None,
-        *,
-        unsent: int | None = None,
+    def _is_given_up(self, address: str, generation: int) -> bool:
+        return (address, generation) in self._giving_up or not self._outbound.is_current(
+            address, generation
+        )
+
+    async def _lost(
+        self, address: str, generation: int, place: int | None, error: Exception | None
     ) -> None:
-        lost = self._outbound.lost(address, generation, self._caller.now(), unsent=unsent)
+        """Give a link up; its other flights are stopped first, as one may not have left either."""
+        if self._is_given_up(address, generation):
+            return  # for another flight, which sees to all
+        link = (address, generation)
+        others = dict(self._sending.get(link, {}))
+        self._giving_up.add(link)
+        try:
+            for sending in others:
+                sending.cancel()
+            if others:
+                await asyncio.wait(others)
+        finally:
+            self._giving_up.discard(link)
+        left = {each for sending, each in others.items() if _may_have_left(sending)}
+        if not isinstance(error, NotSentError):
+            left.add(place)
+        lost = self._outbound.lost(address, generation, self._caller.now(), left)
         for message in lost.failed:
             self._told.cut_off(message, address, error)
         self._told.may_send(address)
+
+
+def _may_have_left(sending: asyncio.Task[bytes]) -> bool:
+    return sending.cancelled() or not isinstance(sending.exception(), NotSentError)
 
 
 def _looked_at(task: asyncio.Task[Any]) -> None:

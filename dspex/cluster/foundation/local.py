@@ -28,6 +28,9 @@ from dspex.storage.journals.opening import open_journal
 
 __all__ = ["connect_local", "open_local"]
 
+_MEMBER_LEASE = 3600.0
+"""Seconds. Its ledger stands still when this process does: there is nobody to think it dead."""
+
 
 @asynccontextmanager
 async def open_local(
@@ -58,7 +61,9 @@ async def open_local(
         async def send(address: str, blob: bytes) -> bytes:
             return await host.arrivals.take(blob)
 
-        member = LedgerCaller(server.handle, kind="worker", name="local", lease=lease, on_open=join)
+        member = LedgerCaller(
+            server.handle, kind="worker", name="local", lease=_MEMBER_LEASE, on_open=join
+        )
         stack.push_async_callback(member.close)
         host = Host(member, "local", pool=Pool(32))
         await member.start()

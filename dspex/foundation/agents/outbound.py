@@ -16,7 +16,7 @@ another generation, and what still arrives of the former one is refused.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from typing import Any, NamedTuple, final
 
 from dspex.foundation.agents.messages import (
@@ -234,7 +234,12 @@ class Outbound:
         held.attempts += 1
         self._attempts[key] = held.attempts
 
-    def lost(self, address: str, generation: int, now: float, *, unsent: int | None = None) -> Lost:
+    def is_current(self, address: str, generation: int) -> bool:
+        """Whether a link is of a generation, and was not given up."""
+        link = self._links.get(address)
+        return link is not None and link.generation == generation
+
+    def lost(self, address: str, generation: int, now: float, left: Container[int | None]) -> Lost:
         """Give a link up of which a flight was not answered.
 
         Parameters
@@ -242,16 +247,21 @@ class Outbound:
         address : str
         generation : int
         now : float
-        unsent : int, optional
-            The place of a flight that is known not to have left.
+        left : container of int
+            Places of flights that may have left; of those that are on their way, all others did
+            not, and never will.
         """
         link = self._links.get(address)
         if link is None or link.generation != generation:
             return Lost([])
         del self._links[address]
         failed = []
-        unsent_messages = () if unsent is None else link.flights.get(unsent, ())
-        here = {message.mid for message in unsent_messages}
+        here = {
+            message.mid
+            for place, messages in link.flights.items()
+            if place not in left
+            for message in messages
+        }
         for message in (*link.outstanding.values(), *link.queue):
             if self._is_abandoned(message):
                 continue

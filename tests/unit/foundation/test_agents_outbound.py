@@ -129,9 +129,20 @@ def test_what_is_known_not_to_have_left_does_not_fail() -> None:
     sender.post()
     kept = sender.send(flags=AT_MOST_ONCE)
     unsent = sender.post()
-    assert sender.lost(unsent, unsent=unsent.place) == [gone.mid]
+    assert sender.lost(unsent, unsent={unsent.place}) == [gone.mid]
     assert sender.locate("b") == "b"
     assert mids(sender.post("b").messages) == [kept.mid]
+
+
+def test_of_two_flights_that_did_not_leave_none_fails() -> None:
+    sender = Sender(x="a")
+    first = sender.send(flags=AT_MOST_ONCE)
+    posted = sender.post()
+    second = sender.send(flags=AT_MOST_ONCE)
+    last = sender.post()
+    assert sender.lost(last, unsent={posted.place, last.place}) == []
+    assert sender.locate("b") == "b"
+    assert mids(sender.post("b").messages) == [first.mid, second.mid]
 
 
 def test_a_link_that_broke_begins_another_generation() -> None:
