@@ -33,7 +33,7 @@ class Sender:
         self.connecting: dict[int, asyncio.Future[None]] = {}
         self.left: list[int] = []
         self.tasks: list[asyncio.Task[None]] = []
-        self.flying = Flying(cast(Any, Ledger()), self.outbound, self.send, self, self.spawn)
+        self.flying = Flying(cast("Any", Ledger()), self.outbound, self.send, self, self.spawn)
 
     def spawn(self, work: Any) -> None:
         self.tasks.append(asyncio.ensure_future(work))
