@@ -142,7 +142,7 @@ class Sender:
         return message
 
     def post(self, address: str = "a") -> Posted:
-        posted = self.outbound.post(address)
+        posted = self.outbound.post(address, self.now)
         assert posted is not None
         return posted
 
@@ -175,5 +175,5 @@ class Sender:
         assert list(self.outbound.everything()) == []
         assert not self.outbound._held
         for address in self.outbound.addresses():
-            assert self.outbound.post(address) is None
+            assert self.outbound.post(address, self.now) is None
             assert self.outbound.is_waiting(address) is None

@@ -110,7 +110,7 @@ class Messages(RuleBasedStateMachine):
         self.post(data.draw(st.sampled_from(self.may_post())))
 
     def post(self, address: str) -> None:
-        posted = self.outbound.post(address)
+        posted = self.outbound.post(address, self.now)
         if posted is not None:
             self.depart(
                 Exchange(posted, address, posted.generation, posted.place, posted.is_answered)

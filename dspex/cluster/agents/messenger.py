@@ -240,8 +240,9 @@ class Messenger:
     def pump(self) -> None:
         """Send what may be sent now."""
         dirty, self._dirty = self._dirty, {}
+        now = self._caller.now()
         for address in dirty:
-            while (posted := self._outbound.post(address)) is not None:
+            while (posted := self._outbound.post(address, now)) is not None:
                 self._spawn(self._flying.fly(posted))
         self._finder.look_when_due()
 

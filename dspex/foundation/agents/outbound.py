@@ -33,6 +33,10 @@ __all__ = ["MAX_FLIGHTS", "Lost", "Outbound", "Posted"]
 MAX_FLIGHTS = 8
 """On their way from one process to one host."""
 
+RENEW_AFTER = 60.0
+"""Seconds without a flight after which a link begins another generation: half of what it takes a
+host to forget a link, and to refuse what goes on with it."""
+
 AT_ONCE = 1_000
 BYTES_AT_ONCE = 2**20
 
@@ -68,10 +72,12 @@ class _Link:
         "queue",
         "taken",
         "unanswered",
+        "used",
     )
 
     def __init__(self, generation: int) -> None:
         self.generation = generation
+        self.used = float("inf")  # when a flight left last
         self.next_place = 0
         self.is_answered = False
         self.queue: deque[Message] = deque()
@@ -152,7 +158,7 @@ class Outbound:
             self.places.pop(key, None)
         return held
 
-    def post(self, address: str) -> Posted | None:
+    def post(self, address: str, now: float) -> Posted | None:
         """The next flight to a host; None where there is nothing to send, or too many fly."""
         link = self._links.get(address)
         if link is None or not link.queue or len(link.flights) >= MAX_FLIGHTS:
@@ -172,6 +178,9 @@ class Outbound:
             size += len(message.args)
         if not messages:
             return None
+        if now - link.used > RENEW_AFTER and not link.flights and not link.outstanding:
+            self._renew(address, link)
+        link.used = now
         place = link.next_place
         link.next_place += 1
         link.flights[place] = messages
@@ -180,6 +189,16 @@ class Outbound:
             link.outstanding[message.mid] = message
             unanswered[message.key] = unanswered.get(message.key, 0) + 1
         return Posted(address, link.generation, place, link.is_answered, messages)
+
+    def _renew(self, address: str, link: _Link) -> None:
+        """Begin another generation of a link on which nothing is on its way."""
+        self._generations += 1
+        link.generation = self._generations
+        link.next_place = 0
+        link.is_answered = False
+        for held in self._held.values():
+            if held.address == address:
+                held.upto = -1
 
     def is_waiting(self, address: str) -> int | None:
         """The generation of a link of which answers are to be asked for; None where none is."""

@@ -18,6 +18,7 @@ from dspex.foundation.agents.messages import (
     decode_answers,
     encode_flight,
 )
+from dspex.foundation.agents.outbound import RENEW_AFTER
 from dspex.testing.ledgers import run
 
 LONG = 5.0
@@ -72,6 +73,10 @@ async def spin() -> None:
     """Let all go on that can."""
     for _ in range(20):
         await asyncio.sleep(0)
+
+
+def test_a_sender_begins_anew_before_it_is_forgotten() -> None:
+    assert 2 * RENEW_AFTER <= arrivals_module.IDLE_AFTER
 
 
 # --- answers ---------------------------------------------------------------------------------

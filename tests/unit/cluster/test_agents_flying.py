@@ -53,7 +53,7 @@ class Sender:
 
     def fly(self, mid: int, key: str) -> None:
         self.outbound.send(Message(mid, key, AT_MOST_ONCE, "", 0, 0, None, "add", b""))
-        posted = self.outbound.post("a")
+        posted = self.outbound.post("a", 0.0)
         assert posted is not None
         self.spawn(self.flying.fly(posted))
 

@@ -19,7 +19,7 @@ from dspex.foundation.agents.messages import (
     RESUMED,
     Message,
 )
-from dspex.foundation.agents.outbound import BACKOFF, MAX_FLIGHTS
+from dspex.foundation.agents.outbound import BACKOFF, MAX_FLIGHTS, RENEW_AFTER
 from dspex.testing.agents_mail import KEY, Sender
 
 
@@ -41,7 +41,7 @@ def test_messages_leave_in_order_and_are_answered() -> None:
     posted = sender.post()
     assert list(posted.messages) == sent
     assert (posted.place, posted.is_answered) == (0, False)
-    assert sender.outbound.post("a") is None
+    assert sender.outbound.post("a", sender.now) is None
     assert list(sender.post("b").messages) == [other]
     sender.back(posted, zip(sent, (DONE, RAISED, REFUSED), strict=True))
     assert [sender.finals[each.mid][0] for each in sent] == [DONE, RAISED, REFUSED]
@@ -58,10 +58,10 @@ def test_only_so_many_flights_are_in_the_air() -> None:
         posts.append(sender.post())
     assert [each.place for each in posts] == list(range(MAX_FLIGHTS))
     rest = [sender.send(), sender.send()]
-    assert sender.outbound.post("a") is None
+    assert sender.outbound.post("a", sender.now) is None
     sender.back(posts[3])
     assert list(sender.post().messages) == rest, "what waited leaves together"
-    assert sender.outbound.post("a") is None
+    assert sender.outbound.post("a", sender.now) is None
 
 
 def test_a_flight_is_of_a_bounded_size(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,7 +71,7 @@ def test_a_flight_is_of_a_bounded_size(monkeypatch: pytest.MonkeyPatch) -> None:
     for size in (0, 0, 0, 0, 100, 0, 1000, 0):
         sender.outbound.send(sender.message(size=size))
     found = []
-    while (posted := sender.outbound.post("a")) is not None:
+    while (posted := sender.outbound.post("a", sender.now)) is not None:
         found.append(mids(posted.messages))
     assert found == [[1, 2, 3], [4, 5], [6, 7], [8]]
 
@@ -143,6 +143,30 @@ def test_of_two_flights_that_did_not_leave_none_fails() -> None:
     assert sender.lost(last, unsent={posted.place, last.place}) == []
     assert sender.locate("b") == "b"
     assert mids(sender.post("b").messages) == [first.mid, second.mid]
+
+
+def test_a_link_that_was_idle_begins_another_generation_before_its_host_forgets_it() -> None:
+    sender = Sender(x="a")
+    first = sender.send()
+    old = sender.post()
+    sender.back(old, [(first, DONE)])
+    sender.now += RENEW_AFTER - 1.0
+    second = sender.send()
+    same = sender.post()
+    assert (same.generation, same.place, same.is_answered) == (old.generation, 1, True)
+    sender.now += RENEW_AFTER + 1.0
+    late = sender.send()
+    with_it = sender.post()
+    assert (with_it.generation, with_it.place) == (old.generation, 2), "one is waited for"
+    sender.back(same, [(second, DONE)])
+    sender.back(with_it, [(late, DONE)])
+    sender.now += RENEW_AFTER + 1.0
+    last = sender.send()
+    new = sender.post()
+    assert new.generation > old.generation
+    assert (new.place, new.is_answered) == (0, False)
+    sender.back(new, [(last, DONE)])
+    sender.assert_quiet()
 
 
 def test_a_link_that_broke_begins_another_generation() -> None:
@@ -228,10 +252,10 @@ def test_held_messages_wait_for_those_in_the_queue() -> None:
         sender.send(":y")
         sender.post()
     queued = sender.send()
-    assert sender.outbound.post("a") is None
+    assert sender.outbound.post("a", sender.now) is None
     sender.back(posted, [(first, ELSEWHERE)])
     assert sender.outbound.to_locate(9.0) == []
-    assert sender.outbound.post("a") is None, "there was nothing else in the queue"
+    assert sender.outbound.post("a", sender.now) is None, "there was nothing else in the queue"
     later = sender.send()
     for place in range(1, MAX_FLIGHTS):
         assert sender.outbound.to_locate(9.0) == []
@@ -396,7 +420,7 @@ def test_what_may_have_left_is_withdrawn_as_soon_as_it_is_here_again(fate: Any) 
     if fate == "queued":
         first = sender.send()
         assert not sender.outbound.withdraw(first)
-        assert sender.outbound.post("a") is None
+        assert sender.outbound.post("a", sender.now) is None
     else:
         first = sender.send()
         posted = sender.post()
