@@ -16,6 +16,7 @@ from benchmarks import harness
 
 # {script: seconds that its full form may take}; in all an hour.
 LIMITS = {
+    "agents": 1_500,
     "foundation": 900,
     "memory": 600,
     "distributed_overhead": 1_200,

@@ -166,6 +166,7 @@ async def _create(
     members: list[Member] | None = None
     handles: list[AgentHandle] = []
     groups: dict[Any, tuple[Options, type, list[tuple[str, bytes]]]] = {}
+    names: dict[type, str] = {}  # one text for all handles of a class
     for spec in specs:
         rest = dict(spec)
         cls = rest.pop("cls", None)
@@ -186,7 +187,8 @@ async def _create(
         packed = dumps((tuple(args), dict(kwargs or {}))) if args or kwargs else b""
         group = groups.setdefault((cls, _identity(options)), (options, cls, []))
         group[2].append((key, packed))
-        handles.append(AgentHandle(key, f"{cls.__module__}.{cls.__qualname__}", runtime))
+        of_class = names.setdefault(cls, f"{cls.__module__}.{cls.__qualname__}")
+        handles.append(AgentHandle(key, of_class, runtime))
     failed: list[Any] = []
     for options, cls, agents in groups.values():
         options.check(runtime.caller.facts)

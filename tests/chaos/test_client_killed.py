@@ -57,7 +57,7 @@ def run_and_kill(script: Path, store: str, after: int) -> bool:
     return process.returncode == 0
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_killed_client_goes_on_where_it_was(tmp_path: Path, seed: int) -> None:
     script = tmp_path / "study.py"
     script.write_text(textwrap.dedent(SCRIPT))

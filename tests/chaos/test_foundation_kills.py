@@ -81,7 +81,7 @@ WRITER = """
 """
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
 def test_a_killed_scheduler_keeps_every_acknowledged_put(
     scheduler: SchedulerProcess, kills: int
 ) -> None:

@@ -133,7 +133,7 @@ def check_history(history: list[Operation], *, calls: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("calls", "kills"), [(400, 2), pytest.param(3000, 12, marks=pytest.mark.slow)]
+    ("calls", "kills"), [(200, 1), pytest.param(3000, 12, marks=pytest.mark.slow)]
 )
 def test_histories_are_linearizable_over_kills_of_the_scheduler(
     tmp_path: pathlib.Path, calls: int, kills: int
@@ -147,7 +147,7 @@ def test_histories_are_linearizable_over_kills_of_the_scheduler(
 
 @needs_etcd
 @pytest.mark.parametrize(
-    ("calls", "rounds"), [(300, 1), pytest.param(2000, 4, marks=pytest.mark.slow)]
+    ("calls", "rounds"), [(150, 1), pytest.param(2000, 4, marks=pytest.mark.slow)]
 )
 def test_histories_are_linearizable_over_kills_of_etcds_leader_and_of_the_scheduler(
     tmp_path: pathlib.Path, calls: int, rounds: int

@@ -97,6 +97,9 @@ def pipeline_study(**options: Any) -> dspex.OptimizationResult:
     )
 
 
+STUDIES = [function_study, pytest.param(pipeline_study, marks=pytest.mark.slow)]
+
+
 class Assassin:
     """Kills a worker of a cluster when the trial of this number has ended."""
 
@@ -111,7 +114,7 @@ class Assassin:
             self.killed += 1
 
 
-@pytest.mark.parametrize("study", [function_study, pipeline_study])
+@pytest.mark.parametrize("study", STUDIES)
 def test_the_history_is_the_same_on_any_number_of_workers(
     study: Callable[..., dspex.OptimizationResult], cluster_of: Callable[[int], Client]
 ) -> None:
@@ -124,7 +127,7 @@ def test_the_history_is_the_same_on_any_number_of_workers(
 
 
 @pytest.mark.chaos
-@pytest.mark.parametrize("study", [function_study, pipeline_study])
+@pytest.mark.parametrize("study", STUDIES)
 def test_the_history_survives_a_killed_worker_and_a_resume(
     study: Callable[..., dspex.OptimizationResult],
     cluster_of: Callable[[int], Client],
