@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -66,6 +67,8 @@ class Host:
         self._classes = Classes(caller)
         self._loop = asyncio.get_running_loop()
         self._is_following = False
+        self._made: deque[tuple[Cell, Mapping[str, Any], Made | Exception]] = deque()
+        self._is_told = False  # that some are made
         self._outdated: dict[str, tuple[int, int]] = {}  # incarnations that begin here no more
 
     # --- life --------------------------------------------------------------------------------
@@ -188,13 +191,14 @@ class Host:
             self.running.end(cell.key)
 
     async def _load(self, cells: Sequence[Cell]) -> None:
-        parcels = await self._caller.read("agents.load", keys=[cell.key for cell in cells])
+        loaded = await self._caller.read("agents.load", keys=[cell.key for cell in cells])
         failures: list[Any] = []
-        for cell, parcel in zip(cells, parcels, strict=True):
+        for cell, parcel in zip(cells, loaded["parcels"], strict=True):
             if parcel is None:
                 self._end_if_here(cell)
             if parcel is None or not self._is_here(cell) or tuple(parcel["token"]) != cell.token:
                 continue
+            parcel["spec"] = loaded["specs"][parcel["spec"]]
             try:
                 cls = await self._classes.get(parcel["spec"]["class"])
             except (UnavailableError, SessionExpiredError):
@@ -215,8 +219,16 @@ class Host:
             made: Made | Exception = make(cls, parcel, cell.key, self.running.runtime)
         except Exception as error:
             made = error
-        with suppress(RuntimeError):  # the loop has ended
-            self._loop.call_soon_threadsafe(self._was_made, cell, parcel, made)
+        self._made.append((cell, parcel, made))
+        if not self._is_told:
+            self._is_told = True
+            with suppress(RuntimeError):  # the loop has ended
+                self._loop.call_soon_threadsafe(self._take_made)
+
+    def _take_made(self) -> None:
+        self._is_told = False
+        while self._made:
+            self._was_made(*self._made.popleft())
 
     async def _begin_later(self, cell: Cell, parcel: Mapping[str, Any], made: Made) -> None:
         try:

@@ -82,16 +82,16 @@ class Way:
         return found[0][1], found[0][2]
 
 
-def parcel(**fields: Any) -> dict[str, Any]:
+def loaded() -> dict[str, Any]:
     spec = {
         "class": "0" * 64,
         "persistence": "durable",
         "mailbox": 10,
         "overflow": "wait",
     }
-    return {
+    parcel = {
         "token": TOKEN,
-        "spec": spec,
+        "spec": 0,
         "args": b"",
         "started": False,
         "state": None,
@@ -99,8 +99,8 @@ def parcel(**fields: Any) -> dict[str, Any]:
         "outbox": None,
         "sent": 0,
         "parcel": None,
-        **fields,
     }
+    return {"specs": [spec], "parcels": [parcel]}
 
 
 class World:
@@ -138,10 +138,10 @@ def test_one_that_was_forgotten_and_taken_again_while_it_was_read_is_made_once()
         world.host.running.forget_all()
         second = world.take()
         await until(lambda: len(world.way.calls) == 2)
-        world.way.calls[1][2].set_result([parcel()])
+        world.way.calls[1][2].set_result(loaded())
         await world.code()
         await second
-        late.set_result([parcel()])
+        late.set_result(loaded())
         await first
         assert len(world.pool.jobs) == 1
 
@@ -153,7 +153,7 @@ def test_what_came_after_the_question_what_is_here_stays() -> None:
         looking = asyncio.create_task(world.host._look())
         _, answer = await world.way.call("agents.at_host")
         taking = world.take()
-        (await world.way.call("agents.load"))[1].set_result([parcel()])
+        (await world.way.call("agents.load"))[1].set_result(loaded())
         await world.code()
         await taking
         answer.set_result([])  # as of before it was placed here
@@ -207,7 +207,7 @@ def test_of_a_session_that_is_over_nothing_is_made_anew() -> None:
 def test_one_that_is_to_move_while_it_is_made_moves_when_it_is() -> None:
     async def test(world: World) -> None:
         taking = world.take()
-        (await world.way.call("agents.load"))[1].set_result([parcel()])
+        (await world.way.call("agents.load"))[1].set_result(loaded())
         await world.code()
         await taking
         assert world.host.inbox.cells[KEY].phase == LOADING
@@ -227,7 +227,7 @@ def test_one_that_is_to_move_while_it_is_made_moves_when_it_is() -> None:
 def test_a_ledger_that_does_not_answer_is_no_fault_of_an_agent() -> None:
     async def test(world: World) -> None:
         taking = world.take()
-        (await world.way.call("agents.load"))[1].set_result([parcel()])
+        (await world.way.call("agents.load"))[1].set_result(loaded())
         (await world.way.call("agents.code"))[1].set_exception(UnavailableError("not now"))
         with pytest.raises(UnavailableError):
             await taking
@@ -250,7 +250,7 @@ def test_what_nobody_waits_for_is_sent_again_when_it_could_not_be_kept(
         )
         world.host.inbox._answer = world.host.running.arrivals.answer
         taking = world.take()
-        (await world.way.call("agents.load"))[1].set_result([parcel()])
+        (await world.way.call("agents.load"))[1].set_result(loaded())
         await world.code()
         await taking
         world.pool.do_all()

@@ -81,11 +81,13 @@ def test_what_was_created_is_told_to_the_host_that_makes_it() -> None:
     other = "ab".replace(host, "")
     ((key, token, status),) = run.ask(run.sessions[host], "agents.at_host")
     assert (key, token, status) == (":x", run.agent(":x").incarnation, "starting")
-    (parcel,) = run.ask(run.sessions[host], "agents.load", keys=[":x"])
+    loaded = run.ask(run.sessions[host], "agents.load", keys=[":x"])
+    (parcel,), (spec,) = loaded["parcels"], loaded["specs"]
     assert (parcel["args"], parcel["started"], parcel["state"]) == (b"args", False, None)
-    assert parcel["spec"]["mailbox"] == 7
+    assert (parcel["spec"], spec["mailbox"]) == (0, 7)
     assert tuple(parcel["token"]) == token
-    assert run.ask(run.sessions[other], "agents.load", keys=[":x", ":nobody"]) == [None, None]
+    others = run.ask(run.sessions[other], "agents.load", keys=[":x", ":nobody"])
+    assert others == {"specs": [], "parcels": [None, None]}
     assert run.ask(run.sessions[host], "agents.code", digest=CLASS) == b"code"
 
 

@@ -116,7 +116,9 @@ def test_what_it_has_kept_goes_along() -> None:
     run.commit("a", run.turn(":x", s={"n": b"1"}, r=["client", 1, 0, True, b"r", 7]))
     run.close("a")
     run.dead("a")
-    (parcel,) = run.ask(run.sessions["b"], "agents.load", keys=[":x"])
+    loaded = run.ask(run.sessions["b"], "agents.load", keys=[":x"])
+    (parcel,) = loaded["parcels"]
+    assert loaded["specs"][parcel["spec"]]["persistence"] == "durable"
     assert (parcel["started"], parcel["state"]) == (True, {"n": b"1"})
     assert [row[0] for row in parcel["dedup"]] == ["client"]
 

@@ -156,10 +156,10 @@ def test_what_is_not_kept_is_taken_along_once() -> None:
     run = run_with("a", "b", persistence=None)
     move(run, ":x")
     run.commit("a", run.turn(":x", m=b"parcel"))
-    (parcel,) = run.ask(run.sessions["b"], "agents.load", keys=[":x"])
+    (parcel,) = run.ask(run.sessions["b"], "agents.load", keys=[":x"])["parcels"]
     assert (parcel["parcel"], parcel["started"], parcel["state"]) == (b"parcel", True, None)
     run.made(":x")
-    (parcel,) = run.ask(run.sessions["b"], "agents.load", keys=[":x"])
+    (parcel,) = run.ask(run.sessions["b"], "agents.load", keys=[":x"])["parcels"]
     assert parcel["parcel"] is None
     assert facts(run.replayed()) == facts(run.ledger)
 
@@ -169,7 +169,7 @@ def test_a_parcel_waits_with_its_agent() -> None:
     run.call("client", "members.drain", address="a", undo=False)
     run.commit("a", run.turn(":x", m=b"parcel"))
     run.worker("b")
-    (parcel,) = run.ask(run.sessions["b"], "agents.load", keys=[":x"])
+    (parcel,) = run.ask(run.sessions["b"], "agents.load", keys=[":x"])["parcels"]
     assert parcel["parcel"] == b"parcel"
 
 

@@ -44,7 +44,7 @@ def test_a_turn_changes_what_it_says(persistence: str) -> None:
     run.commit("a", run.turn(":x", k=[2]))
     assert run.agent(":x").outbox is None
     run.commit("a", run.turn(":x", r=reply("client", 3)))
-    (parcel,) = run.ask(run.sessions["a"], "agents.load", keys=[":x"])
+    (parcel,) = run.ask(run.sessions["a"], "agents.load", keys=[":x"])["parcels"]
     assert (parcel["started"], parcel["state"], parcel["sent"]) == (True, {"n": b"2"}, 2)
     assert [row[0] for row in parcel["dedup"]] == ["client"]
     assert run.ask("client", "agents.state", key=":x") == ({"n": b"2"}, persistence, True)

@@ -92,21 +92,32 @@ class Reading:
             for agent in map(self._known.agents.__getitem__, keys)
         ]
 
-    def load(self, session: str, keys: Iterable[str]) -> list[Any]:
-        """All that the host of a session needs to make its agents; None of those not its own."""
+    def load(self, session: str, keys: Iterable[str]) -> dict[str, Any]:
+        """All that the host of a session needs to make its agents.
+
+        ``specs``, each once, and ``parcels`` that give the numbers of theirs; None for an agent
+        that is not at this host.
+        """
         address = self._members.address_of(session)
-        return [
-            self._parcel(agent)
-            if (agent := self._known.agents.get(key)) is not None and agent.host == address
-            else None
-            for key in keys
-        ]
+        numbers: dict[int, int] = {}
+        specs: list[Any] = []
+        parcels: list[Any] = []
+        for key in keys:
+            agent = self._known.agents.get(key)
+            if agent is None or agent.host != address:
+                parcels.append(None)
+                continue
+            number = numbers.setdefault(id(agent.spec), len(specs))
+            if number == len(specs):
+                specs.append(agent.spec.fields)
+            parcels.append(self._parcel(agent, number))
+        return {"specs": specs, "parcels": parcels}
 
     @staticmethod
-    def _parcel(agent: Agent) -> dict[str, Any]:
+    def _parcel(agent: Agent, spec: int) -> dict[str, Any]:
         return {
             "token": agent.incarnation,
-            "spec": agent.spec.fields,
+            "spec": spec,
             "args": agent.args,
             "started": agent.started,
             "state": agent.state,
