@@ -56,14 +56,19 @@ class Agent:
     __dspex_agent__ = True
     version: int = 0
     _state: TrackedState
-    _drivers: dict[str, Driver]
+    _coordinated: dict[str, Driver] | None = None  # tasks that it coordinates, by their names
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Agent:
         """Make one whose state is there before its constructor runs."""
         made = super().__new__(cls)
         made._state = TrackedState()
-        made._drivers = {}
         return made
+
+    @property
+    def _drivers(self) -> dict[str, Driver]:
+        if self._coordinated is None:
+            self._coordinated = {}
+        return self._coordinated
 
     @property
     def state(self) -> MutableMapping[str, Any]:

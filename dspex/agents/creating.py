@@ -165,7 +165,7 @@ async def _create(
     space = runtime.space(namespace)
     members: list[Member] | None = None
     handles: list[AgentHandle] = []
-    groups: dict[Any, tuple[Options, type, list[tuple[str, bytes]]]] = {}
+    groups: dict[Any, tuple[Options, type, list[str], list[bytes]]] = {}
     names: dict[type, str] = {}  # one text for all handles of a class
     for spec in specs:
         rest = dict(spec)
@@ -185,19 +185,21 @@ async def _create(
             options = _options(cls, {**rest, "placement": chosen})
         key = f"{space}:{name}"
         packed = dumps((tuple(args), dict(kwargs or {}))) if args or kwargs else b""
-        group = groups.setdefault((cls, _identity(options)), (options, cls, []))
-        group[2].append((key, packed))
+        group = groups.setdefault((cls, _identity(options)), (options, cls, [], []))
+        group[2].append(key)
+        group[3].append(packed)
         of_class = names.setdefault(cls, f"{cls.__module__}.{cls.__qualname__}")
         handles.append(AgentHandle(key, of_class, runtime))
     failed: list[Any] = []
-    for options, cls, agents in groups.values():
+    for options, cls, keys, packed_args in groups.values():
         options.check(runtime.caller.facts)
         code = _pickled(cls)
         fields = options.fields(hashlib.sha256(code).hexdigest(), cls)
         if fields["same_as"] is not None:
             fields["same_as"] = f"{space}:{fields['same_as']}"
-        for at in range(0, len(agents), AT_ONCE):
-            some = agents[at : at + AT_ONCE]
+        for at in range(0, len(keys), AT_ONCE):
+            upto = at + AT_ONCE
+            some = list(zip(keys[at:upto], packed_args[at:upto], strict=True))
             try:
                 reply = await runtime.caller.write(
                     "agents.create",

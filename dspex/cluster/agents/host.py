@@ -123,8 +123,9 @@ class Host:
             await self._look()
         elif event[0] == "placed":
             _, _, status, _, (term, n), keys = event
+            token = (term, n)  # one for all of them: there may be very many
             if status == "starting":
-                await self._take([(key, (term, n)) for key in keys])
+                await self._take([(key, token) for key in keys])
         elif event[0] == "moving":
             self.running.spawn(self._let_go(event[3]))
         elif event[0] == "ended":
