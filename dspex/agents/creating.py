@@ -278,6 +278,11 @@ def _check_class(cls: Any) -> None:
             f"handles mean {', '.join(sorted(RESERVED))} themselves; {cls.__qualname__} defines "
             f"{', '.join(taken)}; name them otherwise"
         )
+    if inspect.iscoroutinefunction(getattr(cls, "on_error", None)):
+        raise InvalidArgumentError(
+            f"on_error runs in the call that raised and awaits nothing; {cls.__qualname__} defines "
+            "it with async def; define it with def"
+        )
 
 
 _OF_AGENTS = frozenset({"after", "cancel_timer", "coordinate_task", "every", "incarnation"})

@@ -201,9 +201,17 @@ class AgentHandle:
         if turn is not None:
             runtime: Runtime = turn.runtime
             return runtime
-        if self._runtime is None or self._runtime.messages.is_closed:
-            self._runtime = current_runtime()
-        return self._runtime
+        former = self._runtime
+        if former is not None and not former.messages.is_closed:
+            return former
+        found = current_runtime()
+        if former is not None and not found.is_of_same_ledger(former):
+            raise InvalidArgumentError(
+                f"{self!r} was reached through a foundation that is closed, and the one that is "
+                "open has other agents; connect to its own again"
+            )
+        self._runtime = found
+        return found
 
     def _send_keyed(
         self, name: str, packed: bytes, delivery: str, timeout: float | None, key: str

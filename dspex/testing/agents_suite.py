@@ -304,9 +304,15 @@ class AgentsConformance:
         class Locked(Agent):
             lock = threading.Lock()
 
+        class Waits(Agent):
+            async def on_error(self, error: BaseException) -> None:
+                pass
+
         not_a_class: Any = Counter()
         with pytest.raises(InvalidArgumentError, match="defines stop"):
             create(Reserved)
+        with pytest.raises(InvalidArgumentError, match="awaits nothing"):
+            create(Waits)
         with pytest.raises(NotPicklableError, match="Locked cannot be pickled"):
             create(Locked)
         with pytest.raises(InvalidArgumentError, match="made of a class"):

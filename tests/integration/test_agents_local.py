@@ -15,7 +15,6 @@ from dspex.errors import (
     AgentNotFoundError,
     InvalidArgumentError,
     InvalidRequestError,
-    UnavailableError,
 )
 from dspex.foundation.handles.foundation import Foundation
 from dspex.testing.agents import Counter, Grown, Meddler, Plain, Ticking
@@ -75,11 +74,22 @@ def test_a_foundation_that_is_closed_has_no_agents() -> None:
     with dspex.connect("local") as foundation:
         agent = create_agent(Counter, foundation=foundation)
         agent.add().result(LONG)
-    # Where another foundation of this process is open, the handle looks for it there.
-    with pytest.raises((UnavailableError, InvalidArgumentError, AgentNotFoundError)):
-        agent.add().result(LONG)
+    with dspex.connect("local") as other:
+        twin = create_agent(Counter, id=agent.id, foundation=other)
+        with pytest.raises(InvalidArgumentError, match="closed"):
+            agent.add()
+        assert twin.read().result(LONG) == 0
     with pytest.raises(InvalidArgumentError, match="closed"):
         create_agent(Counter, foundation=foundation)
+
+
+def test_a_handle_goes_on_with_another_foundation_of_its_ledger(tmp_path: pathlib.Path) -> None:
+    journal = f"sqlite:///{tmp_path}/journal.db"
+    with dspex.connect("local", journal=journal) as foundation:
+        agent = create_agent(Counter, id="c", foundation=foundation, persistence="durable")
+        assert agent.add().result(LONG) == 1
+    with dspex.connect("local", journal=journal):
+        assert agent.add().result(LONG) == 2
 
 
 def check_it_ticks(ticking: AgentHandle) -> None:

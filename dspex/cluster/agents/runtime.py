@@ -80,6 +80,11 @@ class Runtime:
         self.host = host
         self.client = client
 
+    def is_of_same_ledger(self, other: Runtime) -> bool:
+        """Whether both reach the same agents."""
+        own, others = self.caller.facts, other.caller.facts
+        return bool(own["identity"] == others["identity"])
+
     def space(self, namespace: str | None) -> str:
         """The namespace that is meant: as given, else of the agent that asks, else of this way."""
         if namespace is not None:

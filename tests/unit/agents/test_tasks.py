@@ -307,8 +307,8 @@ def test_a_stopped_worker_hands_its_part_on(owner: Any, doers: list[AgentHandle]
 
 def test_what_is_late_is_an_error_or_left_out(owner: Any, doers: list[AgentHandle]) -> None:
     gates["hold"] = threading.Event()
-    options: dict[str, Any] = {"split": listed, "assign": "round_robin", "timeout": 0.5}
-    with pytest.raises(DeadlineError, match=r"in the 0\.\d+ s") as caught:
+    options: dict[str, Any] = {"split": listed, "assign": "round_robin", "timeout": 2.0}
+    with pytest.raises(DeadlineError, match=r"in the [12]\.\d+ s") as caught:
         distribute_task(owner, doers, ["hold", "b"], **options)
     assert vars(caught.value)["result"].results == [None, ("b", "doer-1")]
     result = distribute_task(owner, doers, ["hold", "b"], on_failure="skip", **options)
