@@ -39,8 +39,8 @@ class Agent:
     Hooks, each of which may be a coroutine function: ``on_start()`` when it is created,
     ``on_restore()`` when it lives on elsewhere, ``on_stop()`` before it ends. ``on_error(error)``
     is called after a call that raised, and may not be one; what it changes is kept.
-    ``on_message(message, sender)`` takes what `coordinate_agents` sends, ``on_task(task)`` and ``bid(task)`` what
-    `distribute_task` hands out.
+    ``on_message(message, sender)`` takes what `coordinate_agents` sends, ``on_task(task)`` and
+    ``bid(task)`` what `distribute_task` hands out.
 
     Examples
     --------
