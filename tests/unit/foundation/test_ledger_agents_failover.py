@@ -203,18 +203,6 @@ def test_manual_waits_until_somebody_asks(how: str) -> None:
     assert run.call("client", "agents.recover", worker="a", keys=None) == []
 
 
-def test_recovery_waits_while_a_lost_worker_may_still_believe_in_its_lease() -> None:
-    run = run_with("a", "b", failover="manual")
-    here = run.host(":x")
-    run.close(here)
-    for keys in ([":x"], None):
-        assert run.call("client", "agents.recover", worker=here, keys=keys) is None
-    assert run.host(":x") == ""
-    run.run(LEASE + 1.0)
-    assert run.call("client", "agents.recover", worker=here, keys=None) == [":x"]
-    assert run.host(":x") not in ("", here)
-
-
 def test_recovery_of_a_worker_takes_all_that_wait_for_it() -> None:
     run = run_with("a", failover="manual")
     run.running(":y", failover="manual", persistence="durable")

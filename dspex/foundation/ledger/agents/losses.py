@@ -122,10 +122,8 @@ class Losses:
         keys: Sequence[str] | None,
         token: Callable[[], Token],
         emit: Emit,
-    ) -> list[str] | None:
+    ) -> list[str]:
         """Place agents that wait for a request; gives their keys.
-
-        None where the lost host may still believe in its lease: they wait for its end first.
 
         Raises
         ------
@@ -133,12 +131,7 @@ class Losses:
         InvalidRequestError
             Where one does not wait for it.
         """
-        held, fenced = self._known.held, self._known.fenced
-        if keys is None and address in self._known.fences:
-            keys = [key for key, host in fenced.items() if host == address]
-            keys = [key for key in keys if self._known.agents[key].spec.failover == "manual"]
-        if keys and any(fenced.get(key) == address for key in keys):
-            return None
+        held = self._known.held
         if keys is None:
             keys = [key for key, lost in held.items() if lost == address]
         keys = list(dict.fromkeys(keys))
