@@ -146,7 +146,7 @@ class Agent:
 
     def cancel_timer(self, name: str) -> None:
         """End a timer."""
-        _turn().timers[name] = None
+        _turn().set_timer(name, None)
 
     def _set_timer(
         self, seconds: float | str, method: str, args: Any, name: str, *, repeats: bool
@@ -158,7 +158,7 @@ class Agent:
         parsed = parse_seconds("seconds", seconds)
         assert parsed is not None
         timer = Timer(parsed, method, dumps((args, {})), repeats)
-        _turn().timers[name or method] = timer
+        _turn().set_timer(name or method, timer)
 
 
 def _turn() -> TurnContext:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import logging
 import sys
 import threading
 from collections.abc import Callable, Generator
+from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
 from contextlib import suppress
 from functools import partial
-from typing import Any, NamedTuple, NoReturn, final
+from typing import Any, NamedTuple, NoReturn
 
 from dspex.agents.moment import MOMENT
 from dspex.cluster.units import parse_seconds
@@ -20,8 +22,15 @@ from dspex.errors import InvalidArgumentError, NotPicklableError
 
 __all__ = ["AgentFuture", "Outcome", "is_on_loop", "seconds_of"]
 
+logger = logging.getLogger("dspex.agents")
 
-@final
+_OPEN = (PENDING, RUNNING)
+_CANCELLED = (CANCELLED, CANCELLED_AND_NOTIFIED)
+
+_NOBODY_WAITS = threading.Event()
+"""In place of an event of its own, for a result that is being decoded."""
+
+
 class AgentFuture(concurrent.futures.Future[Any]):
     """The answer of an agent to one call, to come: await it, or ask for its `result`.
 
@@ -54,9 +63,30 @@ class AgentFuture(concurrent.futures.Future[Any]):
     1
     """
 
-    _condition = MOMENT  # type: ignore[assignment]  # as much of one as is needed
-    _their_waiters: list[Any] | None = None
-    _their_callbacks: list[Callable[[AgentFuture], object]] | None = None
+    # What the base class makes for each, its condition before all, costs more than all the rest of
+    # a call, and calls are made by the hundred thousand. These are its names; what few futures need
+    # is made when they need it.
+    #
+    # Slots, as threads write to them at the same time: where an attribute is new to an object of
+    # another kind, CPython 3.11 may have to make it a dict, and while that collects garbage another
+    # thread makes another one; what the first one has written is lost.
+    __slots__ = (
+        "_decoded",
+        "_decoding",
+        "_exception",
+        "_listener",
+        "_others",
+        "_result",
+        "_state",
+        "_watchers",
+    )
+
+    _condition = MOMENT
+
+    _loop: asyncio.AbstractEventLoop | None = None
+    _decoder: Callable[[Any], Any] | None = None
+    _canceller: Callable[[], None] | None = None
+    _description: str = ""
 
     def __init__(
         self,
@@ -66,48 +96,114 @@ class AgentFuture(concurrent.futures.Future[Any]):
         cancel: Callable[[], None] | None = None,
         loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
-        # In place of what the base class makes, as calls are made by the hundred thousand: its
-        # condition alone costs as much as all the rest of a call. The names are its own.
-        self._state = "PENDING"
-        self._result = None
-        self._exception = None
+        self._begin()
+        self._decoder = decode
+        self._description = describe
+        self._canceller = cancel
         self._loop = loop
-        self._describe = describe
-        self._decode = decode
+
+    def _begin(self) -> None:
+        self._state = PENDING
+        self._result: Any = None
+        self._exception: BaseException | None = None
+        self._listener: Callable[[Any], object] | None = None  # the first one, mostly the only one
+        self._others: list[Callable[[Any], object]] | None = None
+        self._watchers: list[Any] | None = None
         self._decoded: Outcome | None = None
-        self._on_cancel = cancel
-        self._is_cancel_told = False
-        self._decode_lock: threading.Lock | None = None
+        self._decoding: threading.Event | None = None
 
-    # What few futures need is made when they need it.
+    # --- what a call of its own does otherwise -----------------------------------------------
 
     @property
-    def _waiters(self) -> list[Any]:  # type: ignore[override]
-        if self._their_waiters is None:
-            self._their_waiters = []
-        return self._their_waiters
+    def description(self) -> str:
+        """What is waited for."""
+        return self._description
 
     @property
-    def _done_callbacks(self) -> list[Callable[[AgentFuture], object]]:
-        if self._their_callbacks is None:
-            self._their_callbacks = []
-        return self._their_callbacks
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The loop that brings the answer."""
+        return self._loop
+
+    def _decode(self, raw: Any) -> Any:
+        return raw if self._decoder is None else self._decoder(raw)
+
+    def _cancelled(self) -> None:
+        if self._canceller is not None:
+            self._canceller()
+
+    def has_failed(self) -> bool:
+        """Whether it ended in an error; one of decoding a result does not count."""
+        return self._exception is not None or self.cancelled()
+
+    # --- being filled ------------------------------------------------------------------------
 
     def set_result(self, result: Any) -> None:
         """Give the answer, not yet decoded; dropped where the call was cancelled."""
-        try:
-            super().set_result(result)
-        except concurrent.futures.InvalidStateError:
-            if not self.cancelled():
-                raise
+        self._fill(result, None)
 
     def set_exception(self, exception: BaseException | None) -> None:
         """Give the error; dropped where the call was cancelled."""
+        self._fill(None, exception)
+
+    def _fill(self, result: Any, error: BaseException | None) -> None:
+        with MOMENT:
+            if self._state not in _OPEN:
+                if self.cancelled():
+                    return
+                raise concurrent.futures.InvalidStateError(f"{self!r} is filled once")
+            self._result = result
+            self._exception = error
+            self._state = FINISHED
+            for watcher in self._watchers or ():
+                (watcher.add_result if error is None else watcher.add_exception)(self)
+        self._invoke_callbacks()
+
+    def _invoke_callbacks(self) -> None:
+        first, others = self._listener, self._others
+        if first is not None:
+            self._call(first)
+        for listener in others or ():
+            self._call(listener)
+
+    def _call(self, listener: Callable[[Any], object]) -> None:
         try:
-            super().set_exception(exception)
-        except concurrent.futures.InvalidStateError:
-            if not self.cancelled():
-                raise
+            listener(self)
+        except Exception:
+            logger.exception("what was to be called after %r failed", self)
+
+    def add_done_callback(self, fn: Callable[[Any], object]) -> None:
+        """Call this with the future when it is done; at once where it is."""
+        with MOMENT:
+            if self._state in _OPEN:
+                if self._others is not None:
+                    self._others.append(fn)
+                elif self._listener is not None:
+                    self._others = [fn]
+                else:
+                    self._listener = fn
+                return
+        self._call(fn)
+
+    @property
+    def _done_callbacks(self) -> list[Callable[[Any], object]]:
+        first = () if self._listener is None else (self._listener,)
+        return [*first, *(self._others or ())]
+
+    @property
+    def _waiters(self) -> list[Any]:  # type: ignore[override]  # for `concurrent.futures.wait`
+        if self._watchers is None:
+            self._watchers = []
+        return self._watchers
+
+    def done(self) -> bool:
+        """Whether it has ended: with a result or an error, or cancelled."""
+        return self._state not in _OPEN
+
+    def cancelled(self) -> bool:
+        """Whether it was cancelled."""
+        return self._state in _CANCELLED
+
+    # --- being asked -------------------------------------------------------------------------
 
     def result(self, timeout: float | str | None = None) -> Any:
         """Wait for the answer.
@@ -149,13 +245,13 @@ class AgentFuture(concurrent.futures.Future[Any]):
         """Give the call up, unless it is done; tells whether it is cancelled now."""
         if not super().cancel():
             return False
-        with self._condition:
-            is_first, self._is_cancel_told = not self._is_cancel_told, True
+        with MOMENT:
+            is_first = self._state == CANCELLED
+            if is_first:
+                # Until then `concurrent.futures.wait` takes it for pending.
+                self.set_running_or_notify_cancel()
         if is_first:
-            # Until then `concurrent.futures.wait` takes it for pending.
-            self.set_running_or_notify_cancel()
-            if self._on_cancel is not None:
-                self._on_cancel()
+            self._cancelled()
         return True
 
     def as_dask(self, client: Any = None) -> Any:
@@ -208,7 +304,7 @@ class AgentFuture(concurrent.futures.Future[Any]):
             state = (
                 "cancelled" if self.cancelled() else "error" if self.has_failed() else "finished"
             )
-        return f"<{' '.join(filter(None, ('AgentFuture', self._describe, state)))}>"
+        return f"<{' '.join(filter(None, ('AgentFuture', self.description, state)))}>"
 
     def __reduce__(self) -> NoReturn:
         raise NotPicklableError(
@@ -217,22 +313,18 @@ class AgentFuture(concurrent.futures.Future[Any]):
         )
 
     def _what(self) -> str:
-        return f"the answer of {self._describe}" if self._describe else "the answer"
-
-    def has_failed(self) -> bool:
-        """Whether it ended in an error; one of decoding a result does not count."""
-        if self._state == "FINISHED":
-            return self._exception is not None or getattr(self._result, "is_ok", True) is False
-        return self.cancelled()
+        return f"the answer of {self.description}" if self.description else "the answer"
 
     def outcome(self, timeout: float | str | None = None) -> Outcome:
         """The result or the error; raises what `exception` raises."""
         if self._decoded is not None:
             return self._decoded
-        if self._state == "FINISHED":
-            return Outcome(error=self._exception) if self._exception else self._decoded_once()
+        if self._state == FINISHED:
+            if self._exception is not None:
+                return Outcome(error=self._exception)
+            return self._decoded_once()
         seconds = seconds_of(timeout)
-        if seconds != 0 and not self.done() and is_on_loop(self._loop):
+        if seconds != 0 and not self.done() and is_on_loop(self.loop):
             raise InvalidArgumentError(
                 f"on an event loop an answer is awaited, because to block the loop may be to "
                 f"wait for ever; got result() or exception() of {self!r}; write `await future`"
@@ -256,21 +348,29 @@ class AgentFuture(concurrent.futures.Future[Any]):
             unsubscribe()
 
     def _decoded_once(self) -> Outcome:
-        if self._decoded is not None:
-            return self._decoded
-        with self._condition:
-            lock = self._decode_lock
-            if lock is None:
-                lock = self._decode_lock = threading.Lock()
-        with lock:
-            if self._decoded is None:
-                raw = self._result
-                try:
-                    value = raw if self._decode is None else self._decode(raw)
-                    self._decoded = Outcome(value)
-                except Exception as error:
-                    self._decoded = Outcome(error=error)
-            return self._decoded
+        while True:
+            with MOMENT:
+                if self._decoded is not None:
+                    return self._decoded
+                another = self._decoding
+                if another is None:
+                    self._decoding = _NOBODY_WAITS
+                    break
+                if another is _NOBODY_WAITS:
+                    another = self._decoding = threading.Event()
+            another.wait()
+        decoded = None
+        try:
+            decoded = Outcome(self._decode(self._result))
+        except Exception as error:
+            decoded = Outcome(error=error)
+        finally:
+            with MOMENT:
+                self._decoded = decoded
+                waiting, self._decoding = self._decoding, None
+            if waiting is not _NOBODY_WAITS:
+                waiting.set()
+        return decoded
 
     def subscribe(self, listener: Callable[[AgentFuture], object]) -> Callable[[], None]:
         """As `add_done_callback`; gives what takes it back.
@@ -278,13 +378,18 @@ class AgentFuture(concurrent.futures.Future[Any]):
         Who waits a second, again and again, for an answer that takes an hour must not leave 3,600
         callbacks behind.
         """
-        self.add_done_callback(listener)  # type: ignore[arg-type]  # called with this one alone
+        self.add_done_callback(listener)
         return partial(self.unsubscribe, listener)
 
     def unsubscribe(self, listener: Callable[[AgentFuture], object]) -> None:
         """Take a callback back; nothing where it is not there."""
-        with self._condition, suppress(ValueError):
-            self._done_callbacks.remove(listener)
+        with MOMENT:
+            if self._listener == listener:
+                self._listener = None
+            elif self._others is not None and listener in self._others:
+                others = list(self._others)  # another thread may be calling them
+                others.remove(listener)
+                self._others = others
 
 
 class Outcome(NamedTuple):

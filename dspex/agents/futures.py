@@ -84,7 +84,7 @@ def gather(
     nested: Sequence[Any] = futures
     if len(futures) == 1 and isinstance(futures[0], list | tuple):
         nested = futures[0]
-    leaves = list(dict.fromkeys(_leaves(nested)))
+    leaves = _unique(nested)
     seconds = seconds_of(timeout)
     return _run(_gathering(nested, leaves, seconds, return_exceptions), seconds)
 
@@ -196,26 +196,29 @@ def _is_dask(item: object) -> bool:
     return module is not None and isinstance(item, module.Future)
 
 
-def _leaves(item: object) -> Iterator[_Leaf]:
-    if isinstance(item, list | tuple):
-        for each in item:
-            yield from _leaves(each)
-    elif isinstance(item, AgentFuture) or _is_dask(item):
-        yield item  # type: ignore[misc]  # nobody tells mypy what Dask's future is
-    else:
-        if asyncio.iscoroutine(item):
-            item.close()  # or Python warns, when this has been said already
-        raise InvalidArgumentError(
-            "only futures of agents and of Dask can be waited for together; got "
-            f"{item!r}; await it by itself, or wrap it with client.submit"
-        )
+def _unique(nested: Iterable[Any]) -> list[_Leaf]:
+    """The futures in lists of lists, each once, in their order."""
+    found: dict[_Leaf, None] = {}
+    for item in nested:
+        if isinstance(item, AgentFuture) or _is_dask(item):
+            found[item] = None
+        elif isinstance(item, list | tuple):
+            found.update(dict.fromkeys(_unique(item)))
+        else:
+            if asyncio.iscoroutine(item):
+                item.close()  # or Python warns, when this has been said already
+            raise InvalidArgumentError(
+                "only futures of agents and of Dask can be waited for together; got "
+                f"{item!r}; await it by itself, or wrap it with client.submit"
+            )
+    return list(found)
 
 
 def _flat(futures: object) -> list[_Leaf]:
-    """The futures of a flat iterable, each once."""
+    """The futures of an iterable, each once."""
     if isinstance(futures, AgentFuture) or _is_dask(futures) or not isinstance(futures, Iterable):
         raise InvalidArgumentError(f"give a list of futures; got {futures!r}")
-    return list(dict.fromkeys(leaf for each in futures for leaf in _leaves(each)))
+    return _unique(futures)
 
 
 def _failed(leaf: Any) -> bool:
@@ -231,22 +234,29 @@ def _subscribe(leaf: _Leaf, listener: Callable[[Any], object]) -> None:
         leaf.add_done_callback(listener)
 
 
+_IS_ENOUGH: Mapping[ReturnWhen, Callable[[Any], bool] | None] = {
+    "ALL_COMPLETED": None,
+    "FIRST_COMPLETED": lambda leaf: True,
+    "FIRST_EXCEPTION": _failed,
+}
+"""Whether one that is done ends the wait for all."""
+
+
 def _settling(leaves: Sequence[_Leaf], return_when: ReturnWhen) -> _Flow[bool]:
     """Wait until so many are done; gives whether that came in time."""
     pending = [leaf for leaf in leaves if not leaf.done()]
-    is_enough = {
-        "ALL_COMPLETED": lambda leaf: False,
-        "FIRST_COMPLETED": lambda leaf: True,
-        "FIRST_EXCEPTION": _failed,
-    }[return_when]
-    if not pending or any(is_enough(leaf) for leaf in leaves if leaf.done()):
+    is_enough = _IS_ENOUGH[return_when]
+    if not pending:
         return True
+    if is_enough is not None and any(is_enough(leaf) for leaf in leaves if leaf.done()):
+        return True
+    total = len(pending)
     signal: concurrent.futures.Future[None] = concurrent.futures.Future()
     arrived: deque[_Leaf] = deque()  # whose appending is atomic
 
     def count(leaf: _Leaf) -> None:
         arrived.append(leaf)
-        if len(arrived) >= len(pending) or is_enough(leaf):
+        if len(arrived) >= total or (is_enough is not None and is_enough(leaf)):
             with suppress(concurrent.futures.InvalidStateError):
                 signal.set_result(None)
 
@@ -255,7 +265,7 @@ def _settling(leaves: Sequence[_Leaf], return_when: ReturnWhen) -> _Flow[bool]:
     try:
         return (yield signal)
     finally:
-        if len(arrived) < len(pending):
+        if len(arrived) < total:
             for leaf in pending:
                 if isinstance(leaf, AgentFuture):
                     leaf.unsubscribe(count)
@@ -281,7 +291,10 @@ def _gathering(
     of_client: dict[Any, list[Any]] = {}
     for leaf in leaves:
         if isinstance(leaf, AgentFuture):
-            outcomes[leaf] = _outcome_of(leaf)
+            try:
+                outcomes[leaf] = leaf.outcome()
+            except concurrent.futures.CancelledError as error:
+                outcomes[leaf] = Outcome(error=error)
         elif leaf.status == "cancelled":  # its client may be closed
             outcomes[leaf] = Outcome(error=concurrent.futures.CancelledError(str(leaf.key)))
         else:
@@ -312,13 +325,6 @@ def _nested_results(nested: Sequence[Any], outcomes: Mapping[Any, Outcome]) -> l
             value, error = outcomes[item]
             results.append(value if error is None else error)
     return results
-
-
-def _outcome_of(leaf: AgentFuture) -> Outcome:
-    try:
-        return leaf.outcome()
-    except concurrent.futures.CancelledError as error:
-        return Outcome(error=error)
 
 
 async def _fetched(client: Any, futures: Sequence[Any]) -> list[Outcome]:

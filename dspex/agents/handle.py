@@ -10,18 +10,18 @@ from functools import partial
 from typing import Any, final
 
 from dspex.agents.answer import AgentFuture
+from dspex.agents.called import CallFuture
 from dspex.agents.retrying import RetryPolicy, deadline_of, retried
-from dspex.cluster.agents.requests import AUTO, Answer, Request
-from dspex.cluster.agents.resident import NO_ARGS, dumps, loads
+from dspex.cluster.agents.requests import AUTO, Cast
+from dspex.cluster.agents.resident import NO_ARGS, dumps
 from dspex.cluster.agents.runtime import Runtime, current_runtime
-from dspex.cluster.agents.turns import current_turn
+from dspex.cluster.agents.turns import TurnContext, current_turn
 from dspex.cluster.units import parse_seconds
 from dspex.errors import InvalidArgumentError, NotPicklableError
 from dspex.foundation.agents.dedup import BY_KEY
 from dspex.foundation.agents.messages import (
     AT_LEAST_ONCE,
     AT_MOST_ONCE,
-    CAST,
     CONTROL,
     EXACTLY_ONCE,
 )
@@ -186,7 +186,7 @@ class AgentHandle:
         turn = current_turn()
         flags = _delivery(delivery)
         if turn is not None and flags in (AUTO, EXACTLY_ONCE):
-            turn.outgoing.append((turn.number(), self._key, name, packed, turn.key))
+            turn.send(self._key, name, packed)
             return
         runtime = self._reached()
 
@@ -194,7 +194,7 @@ class AgentHandle:
             if error is not None:
                 runtime.dead_letter("", self._key, name, packed, error)
 
-        runtime.messages.submit(Request(self._key, name, packed, flags | CAST, done=done))
+        runtime.messages.submit(Cast(self._key, name, packed, flags, done))
 
     def _reached(self) -> Runtime:
         turn = current_turn()
@@ -234,33 +234,17 @@ class AgentHandle:
         sender: str = "",
     ) -> AgentFuture:
         turn = current_turn()
-        runtime = self._reached() if turn is None else turn.runtime
-        number = below = int(bool(sender))
+        runtime = self._runtime if turn is None else turn.runtime
+        if runtime is None or runtime.messages.is_closed:
+            runtime = self._reached()
+        future = CallFuture(self._key, name, packed, flags, runtime)
+        if timeout is not None:
+            future.timeout = timeout
+        if sender:
+            future.sender, future.number, future.below = sender, 1, 1
         if turn is not None:
-            if turn.deadline is not None:
-                left = turn.deadline - runtime.caller.now()
-                timeout = left if timeout is None else min(timeout, left)
-            if flags in (AUTO, EXACTLY_ONCE) and turn.is_kept and not sender:
-                sender, below = sender_of(turn.key), turn.base + 1
-                number = turn.number()
-        request = Request(
-            self._key,
-            name,
-            packed,
-            flags,
-            timeout=timeout,
-            sender=sender,
-            number=number,
-            below=below,
-        )
-        future = AgentFuture(
-            _decode,
-            describe=f"{self.id}.{name}",
-            cancel=request.cancel,
-            loop=runtime.loop,
-        )
-        request.future = future
-        runtime.messages.submit(request)
+            _make_part(turn, future)
+        runtime.messages.submit(future)
         return future
 
     def _control(self, what: str, timeout: float | None = None) -> AgentFuture:
@@ -372,11 +356,11 @@ def _delivery(delivery: str) -> int:
     return found
 
 
-def _decode(answer: Any) -> Any:
-    if not isinstance(answer, Answer):
-        return answer
-    if answer.is_ok:
-        return loads(answer.payload)
-    error, told = loads(answer.payload)
-    error.add_note(f"in the agent:\n{told}")
-    raise error
+def _make_part(turn: TurnContext, future: CallFuture) -> None:
+    """Have a call end with the turn that makes it, and be the same when that is run again."""
+    if turn.deadline is not None:
+        left = turn.deadline - turn.runtime.caller.now()
+        future.timeout = left if future.timeout is None else min(future.timeout, left)
+    if turn.is_kept and future.flags in (AUTO, EXACTLY_ONCE) and not future.sender:
+        future.sender, future.below = sender_of(turn.key), turn.base + 1
+        future.number = turn.number()

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, final
 
-from dspex.cluster.agents.requests import AUTO, Request
+from dspex.cluster.agents.requests import AUTO, Cast
 from dspex.cluster.agents.resident import loads
 from dspex.cluster.agents.runtime import DEAD_LETTERS, Runtime, current_runtime, runtime_of
 from dspex.foundation.agents.messages import CAST
@@ -80,7 +80,7 @@ class DeadLetter:
 
         # Forgotten first: rather lost with this process than delivered twice.
         await self._drop()
-        runtime.messages.submit(Request(target, self.method, record.value, AUTO | CAST, done=done))
+        runtime.messages.submit(Cast(target, self.method, record.value, AUTO, done))
 
 
 def dead_letters(

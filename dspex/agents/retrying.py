@@ -133,7 +133,7 @@ def retried(
         attempts.cancel()
 
     outer = AgentFuture(
-        lambda done: done.result(), describe=first._describe, cancel=cancel, loop=runtime.loop
+        lambda done: done.result(), describe=first.description, cancel=cancel, loop=runtime.loop
     )
     work = attempt()
     try:

@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Any
 
 from dspex.agents.answer import AgentFuture
-from dspex.cluster.agents.requests import Answer
+from dspex.cluster.agents.requests import Raised
 
 __all__ = ["chained", "error_of", "hand_on", "raw_of", "settled"]
 
@@ -47,7 +47,7 @@ def _set(waiter: asyncio.Future[None]) -> None:
 
 
 def raw_of(future: AgentFuture) -> Any:
-    """What a future that is done was filled with: an `Answer`, a value or an error."""
+    """What a future that is done was filled with: a pickled result, a `Raised`, an error."""
     # Of the base class: those of AgentFuture open the answer.
     error = concurrent.futures.Future.exception(future, 0)
     return concurrent.futures.Future.result(future, 0) if error is None else error
@@ -56,8 +56,8 @@ def raw_of(future: AgentFuture) -> Any:
 def error_of(future: AgentFuture) -> BaseException | None:
     """The error of a future that is done; a result is not opened."""
     raw = raw_of(future)
-    if isinstance(raw, Answer):
-        return None if raw.is_ok else future.exception(0)
+    if isinstance(raw, Raised):
+        return future.exception(0)
     return raw if isinstance(raw, BaseException) else None
 
 
@@ -92,6 +92,6 @@ def chained(inner: AgentFuture, decode: Callable[[AgentFuture], Any]) -> AgentFu
     def cancel() -> None:
         inner.cancel()
 
-    outer = AgentFuture(decode, describe=inner._describe, cancel=cancel, loop=inner._loop)
+    outer = AgentFuture(decode, describe=inner.description, cancel=cancel, loop=inner.loop)
     inner.subscribe(lambda done: hand_on(done, outer))
     return outer

@@ -24,7 +24,7 @@ from dspex.agents.retrying import deadline_of
 from dspex.agents.settling import raw_of, settled
 from dspex.agents.task_result import TaskResult, result_of
 from dspex.agents.working import OWN_TROUBLE, Chooser, Plan, Way, Work
-from dspex.cluster.agents.requests import AUTO, Answer
+from dspex.cluster.agents.requests import AUTO
 from dspex.cluster.agents.resident import dumps, loads
 from dspex.cluster.agents.runtime import Runtime
 from dspex.cluster.agents.turns import current_turn
@@ -247,7 +247,7 @@ async def _bid(handle: AgentHandle, part: bytes) -> float | None:
     raw = raw_of(future)
     if isinstance(raw, OWN_TROUBLE):
         raise raw
-    return bid_of(future.result(0)) if isinstance(raw, Answer) and raw.is_ok else None
+    return bid_of(future.result(0)) if isinstance(raw, bytes) else None
 
 
 @final

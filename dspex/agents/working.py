@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, final
 from dspex.agents.assigning import Choice, choose
 from dspex.agents.handle import AgentHandle
 from dspex.agents.settling import raw_of, settled
-from dspex.cluster.agents.requests import AUTO, Answer
+from dspex.cluster.agents.requests import AUTO, Raised
 from dspex.cluster.agents.resident import error_bytes, loads
 from dspex.cluster.agents.runtime import Runtime
 from dspex.errors import InvalidArgumentError, SessionExpiredError, UnavailableError
@@ -244,11 +244,11 @@ class Work:
         raw = raw_of(future)
         if isinstance(raw, OWN_TROUBLE):
             raise raw
-        if isinstance(raw, Answer) and raw.is_ok:
-            if raw.payload is None:  # another run of this task has withdrawn the call, for both
-                raise UnavailableError(f"the answer of {future!r} is not known; ask again")
-            return way._replace(worker=worker, answer=raw.payload, is_over=True)
-        error = raw.payload if isinstance(raw, Answer) else error_bytes(raw)
+        if raw is None:  # another run of this task has withdrawn the call, for both
+            raise UnavailableError(f"the answer of {future!r} is not known; ask again")
+        if isinstance(raw, bytes):
+            return way._replace(worker=worker, answer=raw, is_over=True)
+        error = raw.payload if isinstance(raw, Raised) else error_bytes(raw)
         failures = (*way.failures, (worker, error))
         following = None
         if self._plan.on_failure == "reassign":

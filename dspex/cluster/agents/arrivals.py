@@ -46,6 +46,7 @@ class _Link:
         "touched",
         "turn",
         "waiters",
+        "wakes",
     )
 
     def __init__(self, name: str, generation: int) -> None:
@@ -58,6 +59,7 @@ class _Link:
         self.touched = time.monotonic()
         self.turn: dict[int, asyncio.Future[None]] = {}
         self.waiters: list[tuple[int, asyncio.Future[None]]] = []
+        self.wakes = -1  # so many that are outstanding wake the first of them
 
 
 @final
@@ -178,21 +180,24 @@ class Arrivals:
         future: asyncio.Future[None] = loop.create_future()
         waiter = (outstanding, future)
         link.waiters.append(waiter)
+        link.wakes = max(link.wakes, outstanding)
         handle = loop.call_later(hold, _set, future)
         try:
             await future
         finally:
             handle.cancel()
             link.waiters.remove(waiter)
+            link.wakes = max((each for each, _ in link.waiters), default=-1)
 
     def answer(self, ticket: LinkTicket, status: int, payload: Any) -> None:
         """Have an answer leave with the next flight that goes back."""
         link = ticket.link
         link.answers.append((ticket.mid, status, payload))
         link.outstanding -= 1
-        for outstanding, future in link.waiters:
-            if link.outstanding <= outstanding:
-                _set(future)
+        if link.outstanding <= link.wakes:
+            for outstanding, future in link.waiters:
+                if link.outstanding <= outstanding:
+                    _set(future)
 
     async def quiet(self) -> None:
         """Wait until those that still send have their answers, and know that nobody is here."""

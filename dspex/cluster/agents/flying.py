@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Protocol, final
 
 from dspex.cluster.agents.requests import NotSentError
@@ -29,8 +29,8 @@ DOUBT_AFTER = 0.5
 class Told(Protocol):
     """Who hears what became of messages."""
 
-    def answered(self, message: Message, status: int, payload: Any) -> None:
-        """Take what became of a message."""
+    def answered(self, finals: Iterable[tuple[Message, int, Any]]) -> None:
+        """Take what became of messages: (message, status, payload) of each."""
 
     def cut_off(self, message: Message, address: str, error: BaseException | None) -> None:
         """Take that nobody knows what became of a message."""
@@ -98,8 +98,7 @@ class Flying:
             return
         answers = decode_answers(blob)
         finals = self._outbound.answered(address, generation, place, answers, self._caller.now())
-        for message, status, payload in finals:
-            self._told.answered(message, status, payload)
+        self._told.answered(finals)
         self._told.may_send(address)
         self._poll(address)
 

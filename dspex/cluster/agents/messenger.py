@@ -13,7 +13,7 @@ import itertools
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, final
 
 from dspex.cluster.agents.finding import Finder
@@ -26,9 +26,8 @@ from dspex.cluster.agents.refusals import (
     not_found_error,
     not_once_error,
     outcome_error,
-    raised_error,
 )
-from dspex.cluster.agents.requests import AUTO, Answer, Request
+from dspex.cluster.agents.requests import AUTO, Cast, Raised, Request
 from dspex.errors import DspexError, SessionExpiredError, UnavailableError
 from dspex.foundation.agents.messages import (
     AT_LEAST_ONCE,
@@ -40,6 +39,7 @@ from dspex.foundation.agents.messages import (
     EXACTLY_ONCE,
     RAISED,
     Message,
+    message_of,
 )
 from dspex.foundation.agents.outbound import Outbound
 from dspex.foundation.ledger.wire import rebuilt_error
@@ -82,15 +82,14 @@ class Messenger:
         self._numbers = itertools.count(1)
         self._session = caller.session
         self._unanswered: dict[str, dict[int, None]] = {}
-        self._delivering: dict[tuple[str, int], Request] = {}
+        self._delivering: dict[tuple[str, int], Cast] = {}
         self._inbox: deque[Request] = deque()
         self._is_woken = False
         self._dirty: dict[str, None] = {}  # a set would have another order each time
         self._tasks: set[asyncio.Task[Any]] = set()
         self._flying = Flying(caller, self._outbound, send, self, self._spawn)
         self._finder = Finder(caller, self._outbound, self, self._spawn)
-        self._closed = False
-        self._on_cancel = self.cancel
+        self.is_closed = False
 
     # --- taking requests ---------------------------------------------------------------------
 
@@ -101,7 +100,6 @@ class Messenger:
         """
         if len(self._requests) + len(self._inbox) >= MOST_UNANSWERED:
             self._make_room()
-        request.on_cancel = self._on_cancel
         self._inbox.append(request)
         if not self._is_woken:
             self._is_woken = True
@@ -114,7 +112,7 @@ class Messenger:
         try:
             asyncio.get_running_loop()
         except RuntimeError:
-            while len(self._requests) + len(self._inbox) >= MOST_UNANSWERED and not self._closed:
+            while len(self._requests) + len(self._inbox) >= MOST_UNANSWERED and not self.is_closed:
                 time.sleep(_LOOK_EVERY)
         else:
             raise crowded_error(MOST_UNANSWERED)
@@ -133,9 +131,9 @@ class Messenger:
 
         One that is on its way already is not sent twice: `done` hears of it from now on.
         """
-        flags = (EXACTLY_ONCE if sender else AUTO) | CAST
-        request = Request(target, method, args, flags, done=done, sender=sender, number=number)
+        request = Cast(target, method, args, EXACTLY_ONCE if sender else AUTO, done)
         if sender:
+            request.sender, request.number = sender, number
             former = self._delivering.setdefault((sender, number), request)
             if former is not request:
                 former.done = done
@@ -149,7 +147,7 @@ class Messenger:
             if error is not None:
                 logger.warning("%s of the agent %s: %s", method.strip("\0"), key, error)
 
-        self.submit(Request(key, method, args, AT_MOST_ONCE | CAST, done=done))
+        self.submit(Cast(key, method, args, AT_MOST_ONCE, done))
 
     def _take_all(self) -> None:
         inbox = self._inbox
@@ -157,7 +155,7 @@ class Messenger:
         while inbox:
             self._take(inbox.popleft())
             taken += 1
-        if taken > 1 and not self._closed:
+        if taken > 1 and not self.is_closed:
             # Many are being made. To be woken for each would cost more than to look again.
             self._loop.call_later(_LOOK_EVERY, self._take_all)
         else:
@@ -171,7 +169,7 @@ class Messenger:
             self._finder.look_for(keys)
 
     def _take(self, request: Request) -> None:
-        if self._closed:
+        if self.is_closed:
             self._fail(request, closed_error())
             return
         if request.timeout is not None:
@@ -188,30 +186,27 @@ class Messenger:
 
     def _enqueue(self, request: Request) -> None:
         """Number a call whose receiver is known, and put it on its way."""
-        key = request.key
+        key, flags = request.key, request.flags
+        sender, number, below = request.sender, request.number, request.below
         is_kept = self._kept[key]
-        delivery = request.flags & DELIVERY
+        delivery = flags & DELIVERY
         if delivery == AUTO:
             delivery = EXACTLY_ONCE if is_kept else AT_MOST_ONCE
-            request.flags = request.flags & ~DELIVERY | delivery
         elif delivery == EXACTLY_ONCE and not is_kept:
-            if request.sender:
-                delivery = AT_LEAST_ONCE  # of an agent's own messages: as much as there can be
-                request.flags = request.flags & ~DELIVERY | delivery
-            else:
+            if not sender:
                 self._fail(request, not_once_error(key))
                 return
+            delivery = AT_LEAST_ONCE  # of an agent's own messages: as much as there can be
+        flags = flags & ~DELIVERY | delivery
         left = None
         if request.deadline is not None:
             left = request.deadline - self._caller.now()
-        sender, number, below = request.sender, request.number, request.below
         if delivery == EXACTLY_ONCE and not sender:
             sender, number, below = self._numbered(key)
         mid = next(self._mids)
-        message = Message(
-            mid, key, request.flags, sender, number, below, left, request.method, request.args
+        message = request.message = message_of(
+            (mid, key, flags, sender, number, below, left, request.method, request.args)
         )
-        request.message = message
         self._requests[mid] = request
         address = self._outbound.send(message)
         if address is not None:
@@ -246,11 +241,18 @@ class Messenger:
                 self._spawn(self._flying.fly(posted))
         self._finder.look_when_due()
 
-    def answered(self, message: Message, status: int, payload: Any) -> None:
-        """Take what became of a message."""
-        request = self._requests.pop(message.mid, None)
-        if request is not None:
-            self._answer(request, status, payload)
+    def answered(self, finals: Iterable[tuple[Message, int, Any]]) -> None:
+        """Take what became of messages."""
+        requests = self._requests
+        for message, status, payload in finals:
+            request = requests.pop(message.mid, None)
+            if request is None:
+                continue
+            if status == DONE:
+                self._settle(request)
+                request.answer(payload)
+            else:
+                self._fail(request, Raised(payload) if status == RAISED else rebuilt_error(payload))
 
     def cut_off(self, message: Message, address: str, error: BaseException | None) -> None:
         """Take that nobody knows what became of a message."""
@@ -265,37 +267,24 @@ class Messenger:
 
     # --- answers -----------------------------------------------------------------------------
 
-    def _answer(self, request: Request, status: int, payload: Any) -> None:
-        if status in (DONE, RAISED):
-            self._finish(request, Answer(status == DONE, payload))
-        else:
-            self._fail(request, rebuilt_error(payload))
-
-    def _fail(self, request: Request, error: DspexError) -> None:
-        self._finish(request, error)
-
-    def _finish(self, request: Request, result: Answer | DspexError) -> None:
+    def _settle(self, request: Request) -> None:
+        """Remember a call no longer that is answered in a moment."""
         if request.timer is not None:
             request.timer.cancel()
-        if request.message is not None:
-            self._acknowledge(request.message)
-        if request.done is not None:
-            if request.sender:
-                self._delivering.pop((request.sender, request.number), None)
-            request.done(result if isinstance(result, DspexError) else raised_error(result))
-            return
-        future = request.future
-        if future is None or future.cancelled():
-            return
-        if isinstance(result, Answer):
-            future.set_result(result)
-        else:
-            future.set_exception(result)
+        message = request.message
+        if message is not None and message.sender == self._session:
+            self._acknowledge(message)
+        elif request.sender:
+            self._delivering.pop((request.sender, request.number), None)
+
+    def _fail(self, request: Request, error: Raised | DspexError) -> None:
+        self._settle(request)
+        request.fail(error)
 
     def _acknowledge(self, message: Message) -> None:
         """Have the receiver keep the answer no longer."""
         waiting = self._unanswered.get(message.key)
-        if waiting is not None and message.sender == self._session:
+        if waiting is not None:
             waiting.pop(message.number, None)
             if not waiting:
                 del self._unanswered[message.key]
@@ -327,7 +316,7 @@ class Messenger:
         message = request.message
         if message is None or self._requests.pop(message.mid, None) is None:
             return
-        self._acknowledge(message)
+        self._settle(request)
         if not self._outbound.withdraw(message):
             self._withdraw(message)
 
@@ -360,7 +349,7 @@ class Messenger:
         if host:
             self._outbound.places.setdefault(key, host)
         for request in self._unresolved.pop(key, ()):
-            if request.future is None or not request.future.cancelled():
+            if not request.is_unwanted:
                 self._enqueue(request)
         address = self._outbound.located(key, host or None, self._caller.now())
         if address is not None:
@@ -372,11 +361,13 @@ class Messenger:
         What an agent has sent leaves with its turn, exactly once: it waits until it can.
         """
         is_for_now = isinstance(error, UnavailableError | SessionExpiredError)
-        is_for_now = is_for_now and not self._closed
+        is_for_now = is_for_now and not self.is_closed
         if not is_for_now:
             self._kept.pop(key, None)
         unresolved = self._unresolved.pop(key, [])
-        patient = [each for each in unresolved if is_for_now and each.sender and each.done]
+        patient: list[Request] = [
+            each for each in unresolved if is_for_now and each.sender and isinstance(each, Cast)
+        ]
         if patient:
             self._unresolved[key] = patient
             self._loop.call_later(AGAIN_AFTER, self._finder.look_for, [key])
@@ -397,16 +388,11 @@ class Messenger:
         """Take what is known of an agent that was just created; on the loop."""
         self._kept[key] = is_kept
 
-    @property
-    def is_closed(self) -> bool:
-        """Whether it carries nothing any more."""
-        return self._closed
-
     # --- life --------------------------------------------------------------------------------
 
     async def close(self) -> None:
         """Make no more calls; those under way are not waited for."""
-        self._closed = True
+        self.is_closed = True
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -5,14 +5,11 @@ Knows: words. Must not know: when each is said.
 
 from __future__ import annotations
 
-import pickle
-
-from dspex.cluster.agents.requests import Answer, Request
+from dspex.cluster.agents.requests import Request
 from dspex.errors import (
     AgentFailedError,
     AgentLostError,
     AgentNotFoundError,
-    AgentRaisedError,
     DeadlineError,
     DeliveryError,
     DspexError,
@@ -31,7 +28,6 @@ __all__ = [
     "not_found_error",
     "not_once_error",
     "outcome_error",
-    "raised_error",
 ]
 
 
@@ -50,19 +46,6 @@ def crowded_error(most: int) -> MailboxFullError:
         f"at most {most:,} calls of a process are under way at once; await some of them before "
         "more are made"
     )
-
-
-def raised_error(answer: Answer) -> DspexError | None:
-    """Of a message to which the agent's method raised; None where it did not."""
-    if answer.is_ok:
-        return None
-    try:
-        error, told = pickle.loads(answer.payload)
-    except Exception as unreadable:
-        error, told = unreadable, ""
-    made = AgentRaisedError(f"the agent's method raised {type(error).__name__}: {error}")
-    made.add_note(told)
-    return made
 
 
 def deadline_error(request: Request, words: str) -> DeadlineError:

@@ -6,14 +6,15 @@ Knows: the fields. Must not know: how a call travels.
 from __future__ import annotations
 
 import asyncio
+import pickle
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from concurrent.futures import Future
-from typing import Any, Protocol, final
+from typing import Protocol, final
 
-from dspex.errors import DspexError
-from dspex.foundation.agents.messages import Message
+from dspex.errors import AgentRaisedError, DspexError
+from dspex.foundation.agents.messages import CAST, Message
 
-__all__ = ["AUTO", "Answer", "Messages", "NotSentError", "Request"]
+__all__ = ["AUTO", "Cast", "Messages", "NotSentError", "Raised", "Request"]
 
 AUTO = 3
 """Exactly once where the receiver keeps its state, else at most once."""
@@ -43,19 +44,27 @@ class Messages(Protocol):
 
 
 @final
-class Answer:
-    """What came back, as it came: decoded in the thread of whoever asks."""
+class Raised:
+    """The error of an agent's method, as it came: decoded in the thread of whoever asks."""
 
-    __slots__ = ("is_ok", "payload")
+    __slots__ = ("payload",)
 
-    def __init__(self, is_ok: bool, payload: bytes) -> None:
-        self.is_ok = is_ok
+    def __init__(self, payload: bytes) -> None:
         self.payload = payload
 
+    def as_error(self) -> DspexError:
+        """What somebody hears who did not call."""
+        try:
+            error, told = pickle.loads(self.payload)
+        except Exception as unreadable:
+            error, told = unreadable, ""
+        made = AgentRaisedError(f"the agent's method raised {type(error).__name__}: {error}")
+        made.add_note(told)
+        return made
 
-@final
-class Request:
-    """A call on its way.
+
+class Request(ABC):
+    """A call on its way, and who hears of it.
 
     Parameters
     ----------
@@ -64,32 +73,52 @@ class Request:
     args : bytes
     flags : int
         Delivery (`AUTO` too), `CAST`, `CONTROL`.
-    future : Future, optional
-        Gets an `Answer` or an error.
-    done : callable, optional
-        Called in place of it, with an error or None, on the loop.
-    timeout : float, optional
+
+    Attributes
+    ----------
+    timeout : float or None
         Seconds.
     sender, number, below
         Of an agent that sends exactly once; else this session numbers it.
     """
 
-    __slots__ = (
-        "args",
-        "below",
-        "deadline",
-        "done",
-        "flags",
-        "future",
-        "key",
-        "message",
-        "method",
-        "number",
-        "on_cancel",
-        "sender",
-        "timeout",
-        "timer",
-    )
+    key: str
+    method: str
+    args: bytes
+    flags: int
+    message: Message | None
+
+    # What few calls have costs the others nothing.
+    timeout: float | None = None
+    deadline: float | None = None
+    timer: asyncio.TimerHandle | None = None
+    sender: str = ""
+    number: int = 0
+    below: int = 0
+
+    @property
+    @abstractmethod
+    def is_unwanted(self) -> bool:
+        """Whether nobody waits for it any more."""
+
+    @abstractmethod
+    def answer(self, payload: bytes | None) -> None:
+        """Take what the method returned, as it came."""
+
+    @abstractmethod
+    def fail(self, error: Raised | DspexError) -> None:
+        """Take what it raised, or why there is no answer."""
+
+
+@final
+class Cast(Request):
+    """A call of which is heard whether it had its effect.
+
+    Parameters
+    ----------
+    done : callable
+        Called on the loop, with an error or None.
+    """
 
     def __init__(
         self,
@@ -97,30 +126,24 @@ class Request:
         method: str,
         args: bytes,
         flags: int,
-        *,
-        future: Future[Any] | None = None,
-        done: Callable[[Any], None] | None = None,
-        timeout: float | None = None,
-        sender: str = "",
-        number: int = 0,
-        below: int = 0,
+        done: Callable[[DspexError | None], None],
     ) -> None:
         self.key = key
         self.method = method
         self.args = args
-        self.flags = flags
-        self.future = future
+        self.flags = flags | CAST
+        self.message = None
         self.done = done
-        self.timeout = timeout
-        self.deadline: float | None = None
-        self.sender = sender
-        self.number = number
-        self.below = below
-        self.message: Message | None = None
-        self.timer: asyncio.TimerHandle | None = None
-        self.on_cancel: Callable[[Request], None] | None = None
 
-    def cancel(self) -> None:
-        """Wait for it no longer; from any thread."""
-        if self.on_cancel is not None:
-            self.on_cancel(self)
+    @property
+    def is_unwanted(self) -> bool:
+        """It goes on in any case."""
+        return False
+
+    def answer(self, payload: bytes | None) -> None:
+        """Tell that it had its effect."""
+        self.done(None)
+
+    def fail(self, error: Raised | DspexError) -> None:
+        """Tell why it had none."""
+        self.done(error.as_error() if isinstance(error, Raised) else error)

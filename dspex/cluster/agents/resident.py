@@ -232,8 +232,12 @@ class Resident:
             name, args = self._called(name, args, context)
             if not name:
                 return Outcome(True, NOTHING, NO_CHANGES, context)
-            positional, named = loads(args or NO_ARGS)
-            result = context.call(self.method(name), *positional, **named)
+            method = self.method(name)
+            if args == NO_ARGS or not args:
+                result = context.call(method)
+            else:
+                positional, named = loads(args)
+                result = context.call(method, *positional, **named)
             return self._succeeded(result, context)
         except BaseException as error:  # sys.exit() ends the turn, and not the worker's thread
             return self._failed(error, context)
@@ -258,7 +262,7 @@ class Resident:
         if timer is None:
             return "", b""  # it ended after it rang
         if not timer.repeats:
-            context.timers[name[len(TIMER) :]] = None
+            context.set_timer(name[len(TIMER) :], None)
         return timer.method, timer.args
 
     def _succeeded(self, result: Any, context: TurnContext) -> Outcome:

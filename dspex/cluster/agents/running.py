@@ -175,7 +175,8 @@ class Running:
         if message.flags & CANCEL:
             self._withdraw(message, ticket)
             return
-        cell = self.inbox.accept(message, ticket, self._caller.now())
+        now = 0.0 if message.left is None else self._caller.now()
+        cell = self.inbox.accept(message, ticket, now)
         if cell is not None:
             self._may_run(cell)
 
@@ -251,7 +252,8 @@ class Running:
                 outcome = resident.run(message.method, message.args, context)
                 resident.sent = context.sent
             self._done.append((cell, letter, outcome))
-            self._wake()
+            if not self._is_drain_due:
+                self._wake()
         self._done.append((cell, None, None))
         self._wake()
 
@@ -306,12 +308,9 @@ class Running:
         if self.inbox.cells.get(cell.key) is not cell:
             self._answer_for_a_ghost(letter)
             return
-        context = outcome.context
         entry = entry_of(cell, message, outcome)
         if entry is None and not cell.uncommitted:
-            self.tell(cell, letter, outcome)
-            self._arm(cell, context.timers)
-            self._send_all(cell, context)
+            self._follow_up(cell, letter, outcome)
             return
         self.commit(Pending(cell, entry, letter, outcome))
 
@@ -332,6 +331,15 @@ class Running:
         """Answer a turn."""
         status = DONE if outcome.is_ok else RAISED
         self.inbox.answer(cell, letter, status, outcome.payload)
+
+    def _follow_up(self, cell: Cell, letter: Letter, outcome: Outcome) -> None:
+        """What follows on a turn that counts: its answer, its timers, what it sends."""
+        self.tell(cell, letter, outcome)
+        context = outcome.context
+        if context.timers:
+            self._arm(cell, context.timers)
+        if context.outgoing:
+            self._send_all(cell, context)
 
     async def committed(self, batch: Sequence[Pending], refused: Mapping[int, str]) -> None:
         """Answer turns that were committed; make agents anew whose turns were refused."""
@@ -370,9 +378,7 @@ class Running:
                 _, _, _, is_ok, payload, fingerprint = entry["r"]
                 answered = Answered(is_ok, payload, fingerprint)
                 self.inbox.record(cell, letter.message, answered)
-            self.tell(cell, letter, outcome)
-            self._arm(cell, outcome.context.timers)
-            self._send_all(cell, outcome.context)
+            self._follow_up(cell, letter, outcome)
         if pending.then is not None:
             pending.then()
 

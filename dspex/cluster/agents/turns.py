@@ -10,7 +10,8 @@ is run again after a crash makes the same calls under the same numbers.
 from __future__ import annotations
 
 import contextvars
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple, final
 
 __all__ = ["Timer", "TurnContext", "current_turn"]
@@ -23,6 +24,10 @@ _current: contextvars.ContextVar[TurnContext | None] = contextvars.ContextVar(
 def current_turn() -> TurnContext | None:
     """The turn that this code is part of."""
     return _current.get()
+
+
+Outgoing = tuple[int, str, str, bytes, str]
+"""(number, target, method, args, key of the sender)"""
 
 
 class Timer(NamedTuple):
@@ -42,6 +47,9 @@ class Timer(NamedTuple):
     repeats: bool
 
 
+_NONE: Mapping[str, Timer | None] = MappingProxyType({})
+
+
 @final
 class TurnContext:
     """One turn.
@@ -58,7 +66,7 @@ class TurnContext:
         Grows each time that the agent is placed: a fencing token for what is outside.
     is_kept : bool
         Whether the agent keeps its state, and with it the count of what it sent.
-    outgoing : list of (number, target, method, args, key)
+    outgoing : sequence of `Outgoing`
     sent : int
         The number of the last message of this agent.
     timers : dict of str to Timer or None
@@ -95,8 +103,9 @@ class TurnContext:
         self.sender = sender
         self.is_kept = is_kept
         self.incarnation = incarnation
-        self.outgoing: list[tuple[int, str, str, bytes, str]] = []
-        self.timers: dict[str, Timer | None] = {}
+        # Most turns send nothing and set no timer.
+        self.outgoing: list[Outgoing] | tuple[()] = ()
+        self.timers: Mapping[str, Timer | None] = _NONE
 
     def number(self) -> int:
         """The next number of a message of this agent; 0 where it could not go on counting."""
@@ -107,8 +116,18 @@ class TurnContext:
 
     def undo(self) -> None:
         """Send nothing of what was to be sent."""
-        self.outgoing = []
-        self.timers = {}
+        self.outgoing = ()
+        self.timers = _NONE
+
+    def send(self, target: str, method: str, args: bytes) -> None:
+        """Send a message when this turn is committed."""
+        if not self.outgoing:
+            self.outgoing = []
+        self.outgoing.append((self.number(), target, method, args, self.key))
+
+    def set_timer(self, name: str, timer: Timer | None) -> None:
+        """Set a timer, or end one, when this turn is committed."""
+        self.timers = {**self.timers, name: timer}
 
     def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call a function as part of this turn."""

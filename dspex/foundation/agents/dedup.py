@@ -86,13 +86,17 @@ class Dedup:
 
     def record(self, sender: str, number: int, answered: Answered) -> bool:
         """Take note of a message's effect; gives whether the sender was unknown before."""
-        is_first = sender not in self._last
-        if is_first and sender.startswith(BY_KEY):
+        last = self._last.get(sender)
+        if last is None and sender.startswith(BY_KEY):
             self._forget_oldest_key()
-        self._last[sender] = max(number, self._last.get(sender, 0))
+        if last is None or number > last:
+            self._last[sender] = number
         if answered.payload is not None:
-            self._answers.setdefault(sender, {})[number] = answered
-        return is_first
+            answers = self._answers.get(sender)
+            if answers is None:
+                answers = self._answers[sender] = {}
+            answers[number] = answered
+        return last is None
 
     def _forget_oldest_key(self) -> None:
         keys = [each for each in self._last if each.startswith(BY_KEY)]
@@ -101,8 +105,9 @@ class Dedup:
 
     def acknowledge(self, sender: str, below: int) -> None:
         """Let go of the answers that the sender has."""
-        if below > self._below.get(sender, 0):
-            self._below[sender] = below
+        if below <= self._below.get(sender, 0):
+            return
+        self._below[sender] = below
         answers = self._answers.get(sender)
         if answers is None:
             return

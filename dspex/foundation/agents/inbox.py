@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple, Protocol, final
 
 from dspex.errors import DeadlineError, DspexError, InvalidRequestError, MailboxFullError
@@ -68,6 +69,10 @@ class Letter(NamedTuple):
     message: Message
     ticket: Any
     deadline: float | None
+
+
+_letter: Callable[[tuple[Message, Any, float | None]], Letter] = partial(tuple.__new__, Letter)
+"""What `Letter._make` does, without a call in between."""
 
 
 @final
@@ -194,7 +199,7 @@ class Inbox:
         if is_once and cell.phase == READY:
             self._join(cell, message, ticket)
         deadline = None if message.left is None else now + message.left
-        mailbox.append(Letter(message, ticket, deadline))
+        mailbox.append(_letter((message, ticket, deadline)))
         return cell
 
     def _overflow(self, cell: Cell, ticket: Ticket) -> None:
@@ -307,6 +312,9 @@ class Inbox:
 
     def answer(self, cell: Cell, letter: Letter, status: int, payload: Any) -> None:
         """Answer a message, and all its repetitions; its effect is committed."""
+        if letter.message.flags & DELIVERY != EXACTLY_ONCE:
+            self._answer(letter.ticket, status, payload)
+            return
         for ticket in self._tickets(cell, letter):
             self._answer(ticket, status, payload)
 

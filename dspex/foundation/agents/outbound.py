@@ -16,7 +16,7 @@ another generation, and what still arrives of the former one is refused.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, final
 
 from dspex.foundation.agents.messages import (
@@ -36,6 +36,8 @@ MAX_FLIGHTS = 8
 RENEW_AFTER = 60.0
 """Seconds without a flight after which a link begins another generation: half of what it takes a
 host to forget a link, and to refuse what goes on with it."""
+
+_AGAIN = frozenset({ELSEWHERE, FULL})
 
 AT_ONCE = 1_000
 BYTES_AT_ONCE = 2**20
@@ -135,7 +137,7 @@ class Outbound:
         if address is None:
             self._hold(key, ELSEWHERE).waiting.append(message)
             return None
-        link = self._link(address)
+        link = self._links.get(address) or self._link(address)
         link.queue.append(message)
         link.put += 1
         return address
@@ -163,19 +165,7 @@ class Outbound:
         link = self._links.get(address)
         if link is None or not link.queue or len(link.flights) >= MAX_FLIGHTS:
             return None
-        messages: list[Message] = []
-        size = 0
-        while link.queue and len(messages) < AT_ONCE and size < BYTES_AT_ONCE:
-            message = link.queue.popleft()
-            link.taken += 1
-            if self._is_abandoned(message):
-                continue
-            held = self._held.get(message.key)
-            if held is not None:
-                held.waiting.append(message)
-                continue
-            messages.append(message)
-            size += len(message.args)
+        messages = self._taken(link)
         if not messages:
             return None
         if now - link.used > RENEW_AFTER and not link.flights and not link.outstanding:
@@ -189,6 +179,23 @@ class Outbound:
             link.outstanding[message.mid] = message
             unanswered[message.key] = unanswered.get(message.key, 0) + 1
         return Posted(address, link.generation, place, link.is_answered, messages)
+
+    def _taken(self, link: _Link) -> list[Message]:
+        """Messages for one flight."""
+        messages: list[Message] = []
+        size = 0
+        queue, all_held, abandoned = link.queue, self._held, self._abandoned
+        while queue and len(messages) < AT_ONCE and size < BYTES_AT_ONCE:
+            message = queue.popleft()
+            link.taken += 1
+            if abandoned and self._is_abandoned(message):
+                continue
+            if all_held and (held := all_held.get(message.key)) is not None:
+                held.waiting.append(message)
+                continue
+            messages.append(message)
+            size += len(message.args)
+        return messages
 
     def _renew(self, address: str, link: _Link) -> None:
         """Begin another generation of a link on which nothing is on its way."""
@@ -214,7 +221,7 @@ class Outbound:
         address: str,
         generation: int,
         place: int | None,
-        answers: Sequence[Sequence[Any]],
+        answers: Iterable[Sequence[Any]],
         now: float,
     ) -> list[tuple[Message, int, Any]]:
         """Take the answers that a flight brought back; gives those that are final."""
@@ -225,15 +232,19 @@ class Outbound:
         if place is not None:
             link.flights.pop(place, None)
         final_ones: list[tuple[Message, int, Any]] = []
+        outstanding, unanswered = link.outstanding, link.unanswered
+        abandoned, attempts = self._abandoned, self._attempts
         for mid, status, payload in answers:
-            message = link.outstanding.pop(mid, None)
+            message = outstanding.pop(mid, None)
             if message is None:
                 continue
-            link.unanswered[message.key] -= 1
-            if not link.unanswered[message.key]:
-                del link.unanswered[message.key]
-            is_abandoned = self._is_abandoned(message)
-            if status in (ELSEWHERE, FULL):
+            others = unanswered[message.key] - 1
+            if others:
+                unanswered[message.key] = others
+            else:
+                del unanswered[message.key]
+            is_abandoned = bool(abandoned) and self._is_abandoned(message)
+            if status in _AGAIN:
                 if is_abandoned:
                     continue
                 held = self._hold(message.key, status)
@@ -244,7 +255,8 @@ class Outbound:
                 held.queued = link.put
                 held.waiting.append(message)
             else:
-                self._attempts.pop(message.key, None)
+                if attempts:
+                    attempts.pop(message.key, None)
                 final_ones.append((message, status, payload))
         return final_ones
 

@@ -68,7 +68,7 @@ class Sender:
 
     # --- what it is told ---------------------------------------------------------------------
 
-    def answered(self, message: Message, status: int, payload: Any) -> None:
+    def answered(self, finals: Any) -> None:
         raise AssertionError("nobody answers")
 
     def cut_off(self, message: Message, address: str, error: BaseException | None) -> None:
