@@ -181,7 +181,7 @@ def memory(sizes: Sizes, report: harness.Report) -> None:
 
 def messages(sizes: Sizes, report: harness.Report) -> None:
     parts = Parts(report, sizes)
-    outstanding = sizes.agents * sizes.each_has
+    outstanding = 2 * sizes.agents * sizes.each_has
     rates: list[float] = []
     pairs: list[tuple[float, float]] = []
     rays: list[tuple[float, float]] = []
@@ -194,9 +194,13 @@ def messages(sizes: Sizes, report: harness.Report) -> None:
         pairs += zip(answer["ours"], answer["dask"], strict=True)
         if peer is not None:
             rays.append((statistics.median(answer["ours"]), peer))
-    note = f"{outstanding:,} calls under way to {sizes.agents:,} agents, until all are answered"
+    note = (
+        f"{outstanding:,} calls under way to {sizes.agents:,} agents: when the older half is "
+        "answered another half leaves"
+    )
     name = "calls of volatile agents, pipelined"
-    compare(report, f"{name}, beside Dask's actors", pairs, "Dask's actors", 100, note)
+    beside = f"{note}; {outstanding // 2:,} calls of Dask's actors at once"
+    compare(report, f"{name}, beside Dask's actors", pairs, "Dask's actors", 100, beside)
     note += f"; {RAY[0]} of Ray's actors, {RAY[1]:,} calls under way to them"
     compare(report, f"{name}, beside Ray's actors", rays, "Ray's actors", 20, note)
     kinds = ("durable", "cluster_replicated") if sizes.is_full else ("durable",)

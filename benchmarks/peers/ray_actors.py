@@ -17,6 +17,10 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 
+WAVES = 4
+"""Of calls, of which two are under way."""
+
+
 class Tally:
     """What every actor here is."""
 
@@ -42,9 +46,14 @@ def main(actors: int, outstanding: int, rounds: int, calls: int) -> None:
     ray.get([each.inc.remote() for each in made])
 
     def rate() -> float:
+        half = outstanding // 2
+        ahead: list[object] = []
         started = time.perf_counter()
-        ray.get([made[number % actors].inc.remote() for number in range(outstanding)])
-        return outstanding / (time.perf_counter() - started)
+        for wave in range(WAVES + 1):
+            calls = [made[at % actors].inc.remote() for at in range(half if wave < WAVES else 0)]
+            ray.get(ahead)
+            ahead = calls
+        return WAVES * half / (time.perf_counter() - started)
 
     def latency() -> float:
         started = time.perf_counter()

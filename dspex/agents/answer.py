@@ -350,26 +350,28 @@ class AgentFuture(concurrent.futures.Future[Any]):
     def _decoded_once(self) -> Outcome:
         while True:
             with MOMENT:
-                if self._decoded is not None:
-                    return self._decoded
                 another = self._decoding
                 if another is None:
                     self._decoding = _NOBODY_WAITS
                     break
                 if another is _NOBODY_WAITS:
                     another = self._decoding = threading.Event()
+            # Looked at after the event is there: who decodes does it the other way round.
+            if self._decoded is not None:
+                return self._decoded
             another.wait()
-        decoded = None
         try:
             decoded = Outcome(self._decode(self._result))
         except Exception as error:
             decoded = Outcome(error=error)
-        finally:
+        except BaseException:
             with MOMENT:
-                self._decoded = decoded
                 waiting, self._decoding = self._decoding, None
-            if waiting is not _NOBODY_WAITS:
-                waiting.set()
+            waiting.set()
+            raise
+        self._decoded = decoded
+        if self._decoding is not _NOBODY_WAITS:
+            self._decoding.set()
         return decoded
 
     def subscribe(self, listener: Callable[[AgentFuture], object]) -> Callable[[], None]:

@@ -11,7 +11,6 @@ from typing import Any, final
 from dspex.cluster.agents.requests import AUTO, Cast
 from dspex.cluster.agents.resident import loads
 from dspex.cluster.agents.runtime import DEAD_LETTERS, Runtime, current_runtime, runtime_of
-from dspex.foundation.agents.messages import CAST
 from dspex.foundation.query import Query
 from dspex.foundation.record import Record, drop
 

@@ -88,7 +88,7 @@ class Desk:
         return ticket
 
     def take(self, now: float = 0.0, alone: str = "") -> list[Letter]:
-        return self.inbox.take(self.cell, now, lambda letter: letter.message.method == alone)
+        return self.inbox.take(self.cell, now, lambda message: message.method == alone)
 
     def run(self, now: float = 0.0) -> list[int]:
         """Run and answer one row; gives the messages' numbers, or mids where they have none."""

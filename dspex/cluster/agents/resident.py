@@ -310,18 +310,23 @@ class Resident:
 
     def accept(self, changes: Changes, context: TurnContext) -> None:
         """Take what a turn changed for committed: the next one begins with it."""
+        if context.timers:
+            self._accept_timers(context)
+        if self.state is not None:
+            self.state.accept()
+        if changes is not NO_CHANGES:
+            self.committed.update(changes.changed)
+            for key in changes.deleted:
+                self.committed.pop(key, None)
+
+    def _accept_timers(self, context: TurnContext) -> None:
+        if self.timers is None:
+            self.timers = {}
         for name, timer in context.timers.items():
-            if self.timers is None:
-                self.timers = {}
             if timer is None:
                 self.timers.pop(name, None)
             else:
                 self.timers[name] = timer
-        if self.state is not None:
-            self.state.accept()
-        self.committed.update(changes.changed)
-        for key in changes.deleted:
-            self.committed.pop(key, None)
 
     def undo(self) -> None:
         """Take back what a turn that raised has changed."""

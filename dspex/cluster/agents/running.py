@@ -207,10 +207,10 @@ class Running:
         self.watch_pool()
 
     @staticmethod
-    def _is_alone(cell: Cell, letter: Letter) -> bool:
+    def _is_alone(cell: Cell, message: Message) -> bool:
         """Whether it runs on the loop: coroutine methods, and what is asked of the host."""
         resident: Resident = cell.resident
-        return bool(letter.message.flags & CONTROL) or resident.is_async(letter.message.method)
+        return bool(message.flags & CONTROL) or resident.is_async(message.method)
 
     def watch_pool(self) -> None:
         """Look whether the threads get on, as long as they have something to do."""
@@ -224,7 +224,7 @@ class Running:
             self._loop.call_later(STUCK_AFTER, self._watch)
 
     def _run(self, cell: Cell, letters: Sequence[Letter]) -> None:
-        if self._is_alone(cell, letters[0]):
+        if len(letters) == 1 and self._is_alone(cell, letters[0].message):
             self.spawn(self._run_async(cell, letters[0]))
             return
         self._pool.submit(lambda: self._run_in_thread(cell, letters))

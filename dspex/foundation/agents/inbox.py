@@ -20,6 +20,7 @@ from dspex.errors import DeadlineError, DspexError, InvalidRequestError, Mailbox
 from dspex.foundation.agents.dedup import BY_KEY, LOST, NEW, Answered, Dedup
 from dspex.foundation.agents.messages import (
     CAST,
+    CONTROL,
     DELIVERY,
     DONE,
     ELSEWHERE,
@@ -253,18 +254,31 @@ class Inbox:
                 cell.mailbox = deque()
             cell.mailbox.append(letter)
 
-    def take(self, cell: Cell, now: float, runs_alone: Callable[[Letter], bool]) -> list[Letter]:
-        """Messages to run in a row; none where it is busy, or not to run now."""
+    def take(self, cell: Cell, now: float, runs_alone: Callable[[Message], bool]) -> list[Letter]:
+        """Messages to run in a row; none where it is busy, or not to run now.
+
+        Parameters
+        ----------
+        cell : Cell
+        now : float
+        runs_alone : callable of message
+            Whether it is given alone; the same for all of a method, but for `CONTROL`.
+        """
         mailbox = cell.mailbox
         if not mailbox or cell.is_busy or cell.phase != READY:
             return []
         taken: list[Letter] = []
+        method, is_control, is_alone = "", -1, False
         while mailbox and len(taken) < AT_ONCE:
             letter = mailbox.popleft()
             if letter.deadline is not None and letter.deadline < now:
                 self.refuse_late(cell, letter)
                 continue
-            if runs_alone(letter):
+            message = letter.message
+            if message.method != method or message.flags & CONTROL != is_control:
+                method, is_control = message.method, message.flags & CONTROL
+                is_alone = runs_alone(message)
+            if is_alone:
                 if taken:
                     mailbox.appendleft(letter)
                 else:

@@ -39,7 +39,7 @@ host to forget a link, and to refuse what goes on with it."""
 
 _AGAIN = frozenset({ELSEWHERE, FULL})
 
-AT_ONCE = 1_000
+AT_ONCE = 2_500
 BYTES_AT_ONCE = 2**20
 
 BACKOFF = (0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)

@@ -52,12 +52,6 @@ class TrackedState(MutableMapping[str, Any]):
             self._touched = set()
         self._touched.add(key)
 
-    def _remember(self, key: str) -> None:
-        if self._before is None:
-            self._before = {}
-        if key not in self._before:
-            self._before[key] = self._values.get(key, _ABSENT)
-
     def __getitem__(self, key: str) -> Any:
         value = self._values[key]
         if type(value) not in _FIXED:
@@ -67,15 +61,19 @@ class TrackedState(MutableMapping[str, Any]):
     def __setitem__(self, key: str, value: Any) -> None:
         if not isinstance(key, str):
             raise TypeError(f"the keys of a state are strings; got {key!r}")
-        self._remember(key)
-        self._touch(key)
+        before, touched = self._before, self._touched
+        if before is None:
+            before = self._before = {}
+        if key not in before:
+            before[key] = self._values.get(key, _ABSENT)
+        if touched is None:
+            touched = self._touched = set()
+        touched.add(key)
         self._values[key] = value
 
     def __delitem__(self, key: str) -> None:
-        if key not in self._values:
-            raise KeyError(key)
-        self._remember(key)
-        self._touch(key)
+        value = self._values[key]
+        self[key] = value  # to be remembered, and touched
         del self._values[key]
 
     def __iter__(self) -> Iterator[str]:
