@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import logging
-import sys
 import threading
 from collections.abc import Callable, Generator
 from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
@@ -17,10 +16,10 @@ from functools import partial
 from typing import Any, NamedTuple, NoReturn
 
 from dspex.agents.moment import MOMENT
-from dspex.cluster.units import parse_seconds
+from dspex.agents.waiting import is_on_loop, seconds_of
 from dspex.errors import InvalidArgumentError, NotPicklableError
 
-__all__ = ["AgentFuture", "Outcome", "is_on_loop", "seconds_of"]
+__all__ = ["AgentFuture", "Outcome"]
 
 logger = logging.getLogger("dspex.agents")
 
@@ -404,52 +403,3 @@ class Outcome(NamedTuple):
 def _set(waiter: asyncio.Future[None]) -> None:
     if not waiter.done():
         waiter.set_result(None)
-
-
-def is_on_loop(bringing: asyncio.AbstractEventLoop | None = None) -> bool:
-    """Whether an event loop runs in this thread that must not be blocked.
-
-    That of a notebook may be, as Dask does it: all cells run on it, and it brings no answers.
-
-    Parameters
-    ----------
-    bringing : asyncio loop, optional
-        One that does.
-
-    Examples
-    --------
-    >>> is_on_loop()
-    False
-    """
-    try:
-        running = asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return running is bringing or running is not _loop_of_notebook()
-
-
-def _loop_of_notebook() -> asyncio.AbstractEventLoop | None:
-    if "ipykernel" not in sys.modules:
-        return None
-    from ipykernel.kernelapp import IPKernelApp
-
-    if not IPKernelApp.initialized():
-        return None
-    io_loop: Any = IPKernelApp.instance().kernel.io_loop
-    loop: asyncio.AbstractEventLoop | None = getattr(io_loop, "asyncio_loop", None)
-    return loop
-
-
-def seconds_of(timeout: float | str | None) -> float | None:
-    """Seconds from a timeout as people write it; 0 is one, too.
-
-    Raises
-    ------
-    InvalidArgumentError
-
-    Examples
-    --------
-    >>> seconds_of("1 minute"), seconds_of(0), seconds_of(None)
-    (60.0, 0.0, None)
-    """
-    return 0.0 if timeout == 0 else parse_seconds("timeout", timeout)

@@ -28,7 +28,8 @@ from collections.abc import (
 from contextlib import closing, suppress
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, TypeVar, final, get_args
 
-from dspex.agents.answer import AgentFuture, Outcome, is_on_loop, seconds_of
+from dspex.agents.answer import AgentFuture, Outcome
+from dspex.agents.waiting import is_on_loop, seconds_of
 from dspex.errors import InvalidArgumentError
 
 __all__ = ["AgentFuture", "Completed", "Waited", "as_completed", "gather", "wait"]

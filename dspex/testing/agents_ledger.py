@@ -7,10 +7,11 @@ After each step the ledger's invariants are asserted.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, final
 
 from dspex.errors import AgentFailedError, DspexError
+from dspex.foundation.ledger.agents.turns import pack_turn
 from dspex.foundation.ledger.events import Event
 from dspex.foundation.ledger.ledger import Ledger, Step
 from dspex.foundation.ledger.sessions import TICK
@@ -235,11 +236,11 @@ class AgentsRun:
         """Why it is nowhere."""
         return str(self.agent(key).reason)
 
-    def turn(self, key: str, **fields: Any) -> dict[str, Any]:
+    def turn(self, key: str, **fields: Any) -> bytes:
         """A turn of an agent as it is now."""
-        return {"a": key, "i": self.agent(key).incarnation, **fields}
+        return pack_turn({"a": key, "i": self.agent(key).incarnation, **fields})
 
-    def commit(self, address: str, *turns: Mapping[str, Any]) -> Any:
+    def commit(self, address: str, *turns: bytes) -> Any:
         """Commit turns at a host; gives those that were refused, and why."""
         return self.call(self.sessions[address], "agents.commit", turns=list(turns))
 

@@ -21,6 +21,7 @@ from hypothesis.stateful import (
 
 from dspex.errors import DspexError
 from dspex.foundation.ledger.agents.record import OUTCOMES
+from dspex.foundation.ledger.agents.turns import pack_turn
 from dspex.foundation.ledger.events import Token
 from dspex.foundation.ledger.sessions import HOLDER_SHARE
 from dspex.testing.agents_ledger import LEASE, AgentsRun, facts
@@ -209,7 +210,7 @@ class Agents(RuleBasedStateMachine):
             changed = {data.draw(st.sampled_from("mn")): b"%d" % number}
             answered = [self.sender, number, 0, True, b"r", 7]
             turns.append({"a": key, "i": mine[key], "s": changed, "r": answered, "n": number})
-        refused = self.try_to(session, "agents.commit", turns=turns)
+        refused = self.try_to(session, "agents.commit", turns=list(map(pack_turn, turns)))
         if refused is None:
             return
         self.renewed(session)

@@ -19,9 +19,6 @@ __all__ = ["Committer", "Pending", "Verdicts"]
 TURNS_AT_ONCE = 5_000
 BYTES_AT_ONCE = 4 * 2**20
 
-_OVERHEAD = 200
-"""Bytes of an entry beside the values that changed."""
-
 
 @final
 class Pending:
@@ -30,8 +27,9 @@ class Pending:
     Attributes
     ----------
     cell : Cell
-    entry : mapping or None
-        What the ledger is told; None where nothing changed and only the order counts.
+    entry : bytes or None
+        What the ledger is told (`ledger.agents.turns`); None where nothing changed and only the
+        order counts.
     letter : Letter or None
         What is to be answered.
     outcome : Outcome or None
@@ -44,7 +42,7 @@ class Pending:
     def __init__(
         self,
         cell: Cell,
-        entry: Mapping[str, Any] | None,
+        entry: bytes | None,
         letter: Letter | None = None,
         outcome: Outcome | None = None,
         then: Callable[[], None] | None = None,
@@ -141,7 +139,7 @@ class Committer:
         at = 0
         for at, pending in enumerate(self._pending, start=1):
             if pending.entry is not None:
-                size += _OVERHEAD + sum(map(len, pending.entry.get("s", {}).values()))
+                size += len(pending.entry)
             if size > BYTES_AT_ONCE or at >= TURNS_AT_ONCE:
                 break
         batch, self._pending = self._pending[:at], self._pending[at:]

@@ -1,18 +1,20 @@
 """What the ledger is told of a turn.
 
-Knows: the fields of a turn (`ledger.agents.record.Agent.take`). Must not know: when it is told.
+Knows: the fields of a turn (`ledger.agents.turns`). Must not know: when it is told.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from dspex.cluster.agents.resident import Changes, Outcome, Resident
+from dspex.cluster.agents.resident import NO_CHANGES, Changes, Outcome, Resident
 from dspex.cluster.agents.turns import TurnContext
+from dspex.foundation.agents.dedup import Answered
 from dspex.foundation.agents.inbox import Cell
 from dspex.foundation.agents.messages import CAST, DELIVERY, EXACTLY_ONCE, Message, fingerprint_of
+from dspex.foundation.ledger.agents.turns import pack_turn
 
-__all__ = ["entry_of", "what_changed"]
+__all__ = ["answer_of", "entry_of", "what_changed"]
 
 
 def what_changed(cell: Cell, changes: Changes, context: TurnContext) -> dict[str, Any]:
@@ -29,24 +31,25 @@ def what_changed(cell: Cell, changes: Changes, context: TurnContext) -> dict[str
     return entry
 
 
-def entry_of(cell: Cell, message: Message, outcome: Outcome) -> dict[str, Any] | None:
+def entry_of(cell: Cell, message: Message, outcome: Outcome) -> bytes | None:
     """What is kept of a turn that was called for; None where it had no effect.
 
     Such a turn may run again: nobody can tell.
     """
     resident: Resident = cell.resident
+    if not resident.is_kept:
+        return None
     context = outcome.context
-    has_effect = outcome.changes.changed or outcome.changes.deleted or context.sent > context.base
-    if not resident.is_kept or not has_effect:
+    if outcome.changes is NO_CHANGES and context.sent == context.base:
         return None
     entry = what_changed(cell, outcome.changes, context)
     if message.flags & DELIVERY == EXACTLY_ONCE:
-        entry["r"] = (
-            message.sender,
-            message.number,
-            message.below,
-            outcome.is_ok,
-            None if message.flags & CAST else outcome.payload,
-            fingerprint_of(message),
-        )
-    return entry
+        answered = answer_of(message, outcome)
+        entry["r"] = (message.sender, message.number, message.below, *answered)
+    return pack_turn(entry)
+
+
+def answer_of(message: Message, outcome: Outcome) -> Answered:
+    """What is kept of the answer to a message that takes effect once."""
+    payload = None if message.flags & CAST else outcome.payload
+    return Answered(outcome.is_ok, payload, fingerprint_of(message))

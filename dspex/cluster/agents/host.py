@@ -26,6 +26,7 @@ from dspex.cluster.agents.turns import TurnContext
 from dspex.errors import AgentNotFoundError, DspexError, SessionExpiredError, UnavailableError
 from dspex.foundation.agents.inbox import LOADING, READY, Cell, Letter
 from dspex.foundation.agents.messages import RAISED, REFUSED
+from dspex.foundation.ledger.agents.turns import pack_turn
 from dspex.foundation.ports import Caller
 
 __all__ = ["Host"]
@@ -302,7 +303,7 @@ class Host:
                     cell.key,
                     error,
                 )
-        entry = {"a": cell.key, "i": cell.token, "m": parcel}
+        entry = pack_turn({"a": cell.key, "i": cell.token, "m": parcel})
         await self.running.commit_and_wait(Pending(cell, entry))
         if self.inbox.cells.get(cell.key) is cell:  # it may have come back already
             self.running.end(cell.key)
@@ -347,7 +348,7 @@ class Host:
                     await result
 
                 await context.call_async(wait)
-        entry = {"a": cell.key, "i": cell.token, "e": 1}
+        entry = pack_turn({"a": cell.key, "i": cell.token, "e": 1})
         outcome = Outcome(True, dumps(True), NO_CHANGES, context)
 
         def then() -> None:

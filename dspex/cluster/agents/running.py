@@ -19,7 +19,7 @@ from typing import Any, final
 
 from dspex.cluster.agents.arrivals import Arrivals
 from dspex.cluster.agents.committing import Committer, Pending
-from dspex.cluster.agents.entries import entry_of, what_changed
+from dspex.cluster.agents.entries import answer_of, entry_of, what_changed
 from dspex.cluster.agents.making import Made
 from dspex.cluster.agents.pool import STUCK_AFTER, Pool
 from dspex.cluster.agents.requests import Messages
@@ -27,7 +27,7 @@ from dspex.cluster.agents.resident import TIMER, Outcome, Resident, dumps
 from dspex.cluster.agents.timers import Timers
 from dspex.cluster.agents.turns import Timer, TurnContext
 from dspex.errors import DeliveryError, DspexError, SessionExpiredError
-from dspex.foundation.agents.dedup import Answered, Dedup
+from dspex.foundation.agents.dedup import Dedup
 from dspex.foundation.agents.inbox import READY, Cell, Inbox, Letter
 from dspex.foundation.agents.messages import (
     AT_MOST_ONCE,
@@ -43,6 +43,7 @@ from dspex.foundation.agents.messages import (
     Message,
 )
 from dspex.foundation.ledger.agents.population import sender_of
+from dspex.foundation.ledger.agents.turns import pack_turn
 from dspex.foundation.ledger.wire import error_payload
 from dspex.foundation.ports import Caller
 
@@ -151,7 +152,7 @@ class Running:
         """Commit what it is when it begins; it runs after that."""
         resident, context, changes = made.resident, made.context, made.changes
         cell.resident = resident
-        entry = {**what_changed(cell, changes, context), "t": 1}
+        entry = pack_turn({**what_changed(cell, changes, context), "t": 1})
 
         def then() -> None:
             dedup = None if parcel["dedup"] is None else Dedup.from_rows(parcel["dedup"])
@@ -373,11 +374,9 @@ class Running:
     def _committed(self, pending: Pending) -> None:
         letter, outcome, cell = pending.letter, pending.outcome, pending.cell
         if letter is not None and outcome is not None:
-            entry = pending.entry
-            if entry is not None and "r" in entry:
-                _, _, _, is_ok, payload, fingerprint = entry["r"]
-                answered = Answered(is_ok, payload, fingerprint)
-                self.inbox.record(cell, letter.message, answered)
+            message = letter.message
+            if pending.entry is not None and message.flags & DELIVERY == EXACTLY_ONCE:
+                self.inbox.record(cell, message, answer_of(message, outcome))
             self._follow_up(cell, letter, outcome)
         if pending.then is not None:
             pending.then()
@@ -422,7 +421,7 @@ class Running:
             if error is not None:
                 self.runtime.dead_letter(cell.key, target, method, args, error)
             if number and self.inbox.cells.get(cell.key) is cell:
-                entry = {"a": cell.key, "i": cell.token, "k": [number]}
+                entry = pack_turn({"a": cell.key, "i": cell.token, "k": [number]})
                 self.commit(Pending(cell, entry))
 
         messages: Messages = self.runtime.messages

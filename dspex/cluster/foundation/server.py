@@ -243,8 +243,11 @@ class LedgerServer:
         if call.number is not None:
             # What was performed before is not refused: it has changed something.
             if self.ledger.sessions.stored(session, call.number) is None:
-                if not self._is_in_memory(call):
+                try:
                     self.commits.check()
+                except UnavailableError:
+                    if not self._is_in_memory(call):
+                        raise
                 if call.op == "agents.create" and not self.journal.durable:
                     refuse_memory(
                         checked(call.op, call.number, call.args)["spec"], self.journal.url

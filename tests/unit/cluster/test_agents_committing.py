@@ -12,6 +12,7 @@ from dspex.cluster.agents import committing
 from dspex.cluster.agents.committing import Committer, Pending
 from dspex.errors import SessionExpiredError, UnavailableError
 from dspex.foundation.agents.inbox import Cell
+from dspex.foundation.ledger.agents.turns import pack_turn, unpack_turn
 from dspex.testing.ledgers import run, until
 
 
@@ -58,7 +59,7 @@ class Ledger:
 
     def pending(self, key: str, *, size: int = 0, is_entry: bool = True) -> Pending:
         cell = self.cells.setdefault(key, Cell(key, (1, 1), 9))
-        entry = {"a": key, "s": {"n": b"x" * size}} if is_entry else None
+        entry = pack_turn({"a": key, "s": {"n": b"x" * size}}) if is_entry else None
         return Pending(cell, entry)
 
     def add(self, *keys: str, size: int = 0) -> None:
@@ -70,7 +71,7 @@ class Ledger:
         assert all(not cell.uncommitted for cell in self.cells.values())
 
     def keys(self) -> list[list[str]]:
-        return [[turn["a"] for turn in turns] for turns in self.writes]
+        return [[unpack_turn(turn)["a"] for turn in turns] for turns in self.writes]
 
 
 def test_turns_gather_while_one_commit_is_under_way() -> None:

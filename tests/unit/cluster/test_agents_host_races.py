@@ -19,6 +19,7 @@ from dspex.cluster.agents.messenger import Messenger
 from dspex.errors import SessionExpiredError, UnavailableError
 from dspex.foundation.agents.inbox import LOADING, READY
 from dspex.foundation.agents.messages import CAST, EXACTLY_ONCE, Flight, Message, encode_flight
+from dspex.foundation.ledger.agents.turns import unpack_turn
 from dspex.testing.ledgers import run, until
 
 KEY = ":x"
@@ -214,10 +215,10 @@ def test_one_that_is_to_move_while_it_is_made_moves_when_it_is() -> None:
         await world.host._let_go([KEY])
         world.pool.do_all()
         args, answer = await world.way.call("agents.commit")
-        assert args["turns"][0]["t"]
+        assert unpack_turn(args["turns"][0])["t"]
         answer.set_result([])
         args, answer = await world.way.call("agents.commit")
-        assert "m" in args["turns"][0]
+        assert "m" in unpack_turn(args["turns"][0])
         answer.set_result([])
         await until(lambda: KEY not in world.host.inbox.cells)
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from dspex.errors import AgentNotFoundError, InvalidRequestError, KeyNotFoundError
+from dspex.foundation.ledger.agents.turns import pack_turn
 from dspex.testing.agents_ledger import AgentsRun, facts
 
 
@@ -193,7 +194,7 @@ def test_agents_are_stopped_wherever_they_are() -> None:
     assert not known.at
     assert not known.codes
     assert not known._correspondents
-    assert run.commit("a", {"a": ":x", "i": (1, 1)}) == [(0, "fenced")]
+    assert run.commit("a", pack_turn({"a": ":x", "i": (1, 1)})) == [(0, "fenced")]
 
 
 def test_a_host_that_takes_its_agents_anew_has_another_incarnation_of_each() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from dspex.errors import InvalidRequestError, SessionExpiredError
 from dspex.foundation.ledger.agents.population import sender_of
+from dspex.foundation.ledger.agents.turns import pack_turn, unpack_turn
 from dspex.testing.agents_ledger import AgentsRun, facts
 
 
@@ -89,7 +90,7 @@ def test_another_host_changes_nothing() -> None:
     run = run_with()
     run.worker("b")
     turn = run.turn(":x", s={"n": b"1"})
-    nobody = {"a": ":nobody", "i": (1, 1)}
+    nobody = pack_turn({"a": ":nobody", "i": (1, 1)})
     assert run.commit("b", turn, nobody) == [(0, "fenced"), (1, "fenced")]
     assert run.agent(":x").state is None
 
@@ -179,8 +180,9 @@ def test_nothing_follows_on_the_last_turn(last: dict[str, Any]) -> None:
 def test_what_is_no_turn_takes_the_whole_batch_along(wrong: Any) -> None:
     run = run_with()
     good = run.turn(":x", s={"n": b"1"})
-    with pytest.raises(InvalidRequestError, match="a turn is a map"):
-        run.call(run.sessions["a"], "agents.commit", turns=[good, wrong])
+    for each in (pack_turn(wrong), wrong, b"\xc1"):
+        with pytest.raises(InvalidRequestError, match="a turn is a packed map"):
+            run.call(run.sessions["a"], "agents.commit", turns=[good, each])
     assert run.agent(":x").state is None
 
 
@@ -224,7 +226,7 @@ def test_a_mixed_batch_journals_what_is_durable() -> None:
         turns=[run.turn(":y", s={"n": b"1"}), run.turn(":x", s={"n": b"2"})],
     )
     (turns,) = [event[1] for event in step.events if event[0] == "turns"]
-    assert [turn["a"] for turn in turns] == [":x"]
+    assert [unpack_turn(turn)["a"] for turn in turns] == [":x"]
     assert facts(run.replayed()) == facts(run.ledger)
 
 

@@ -30,7 +30,6 @@ from dspex.errors import (
 from dspex.foundation.agents.dedup import BY_KEY
 from dspex.foundation.ledger.agents.balancing import Better, better_places
 from dspex.foundation.ledger.agents.border import (
-    check_turn,
     checked_agents,
     checked_failure,
     refuse_taken,
@@ -41,6 +40,7 @@ from dspex.foundation.ledger.agents.placing import Placing
 from dspex.foundation.ledger.agents.population import TAGS, Population
 from dspex.foundation.ledger.agents.reading import Reading
 from dspex.foundation.ledger.agents.record import NO_ROOM, NOWHERE, OUTCOMES, Agent, Spec
+from dspex.foundation.ledger.agents.turns import checked_head, unpack_turn
 from dspex.foundation.ledger.amounts import NOTHING
 from dspex.foundation.ledger.events import Emit, Event, Token
 from dspex.foundation.ledger.members import Members
@@ -257,24 +257,21 @@ class Agents:
         SessionExpiredError
             Where the session is that of no host.
         """
-        for turn in turns:
-            check_turn(turn)
+        heads = [checked_head(blob) for blob in turns]
         address = self._host_of(session)
         refused: list[tuple[int, str]] = []
         broken: set[str] = set()
-        durable: list[Mapping[str, Any]] = []
+        durable: list[bytes] = []
         made: list[str] = []
         leaving: list[str] = []
         ended: list[str] = []
         known = self._known.agents
-        for index, turn in enumerate(turns):
-            key = turn["a"]
+        for index, (key, term, n, sender, marks) in enumerate(heads):
             agent = known.get(key)
-            if agent is None or agent.host != address or agent.incarnation != tuple(turn["i"]):
+            if agent is None or agent.host != address or agent.incarnation != (term, n):
                 refused.append((index, "fenced"))
                 continue
-            answered = turn.get("r")
-            if answered is not None and not self._is_alive(answered[0]):
+            if sender and not self._is_alive(sender):
                 # All of them at once: for each that comes again the agent would be made anew.
                 refused.append((index, "sender"))
                 broken.add(key)
@@ -283,19 +280,21 @@ class Agents:
                 refused.append((index, "fenced"))
                 continue
             if agent.spec.persistence == "durable":
-                durable.append(turn)
+                durable.append(turns[index])
             else:
-                if "t" in turn and agent.is_remembered and not agent.started:
+                if "t" in marks and agent.is_remembered and not agent.started:
                     emit(("started", [key]))
-                self._known.take(turn)
-            if "t" in turn:
+                self._known.take(unpack_turn(turns[index]))
+            if not marks:
+                continue
+            if "t" in marks:
                 made.append(key)
                 agent.parcel = None
-            if "m" in turn:
+            if "m" in marks:
                 leaving.append(key)
-                agent.parcel = turn["m"]
+                agent.parcel = unpack_turn(turns[index])["m"]
                 broken.add(key)
-            elif "e" in turn:
+            elif "e" in marks:
                 ended.append(key)
                 broken.add(key)
         if durable:
@@ -312,8 +311,8 @@ class Agents:
 
     def is_any_durable(self, turns: Any) -> bool:
         """Whether any of these turns is of an agent whose state is in the journal."""
-        for turn in turns if isinstance(turns, list | tuple) else ():
-            agent = self._known.agents.get(turn.get("a", "")) if isinstance(turn, dict) else None
+        for blob in turns if isinstance(turns, list | tuple) else ():
+            agent = self._known.agents.get(checked_head(blob).key)
             if agent is not None and agent.spec.persistence == "durable":
                 return True
         return False

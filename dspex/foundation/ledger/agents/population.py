@@ -12,7 +12,7 @@ moving       host, target ("" for any other), keys; the host lets them go
 fenced       host that is gone, seconds for which it may still believe in its lease, keys
 held         host that is gone, keys; they wait until somebody asks for their recovery
 restarted    keys; counted against the limit of their restart policy
-turns        [turn, ...], see `Agent.take`, each with ``a``, its key
+turns        [turn, ...], each packed, see `turns`
 started      keys
 ended        host, reason, keys
 kept         key, started, state, rows of its `Dedup`, outbox, sent (in snapshots only)
@@ -28,6 +28,7 @@ from typing import Any, final
 
 from dspex.foundation.agents.dedup import Dedup
 from dspex.foundation.ledger.agents.record import Agent, Outgoing, Spec
+from dspex.foundation.ledger.agents.turns import unpack_turn
 from dspex.foundation.ledger.events import Event
 
 __all__ = ["TAGS", "Population", "sender_of"]
@@ -179,8 +180,8 @@ class Population:
             agent.restarts = (*(each for each in agent.restarts if now - each < within), now)
 
     def _turns(self, event: Event, now: float) -> None:
-        for turn in event[1]:
-            self.take(turn)
+        for blob in event[1]:
+            self.take(unpack_turn(blob))
 
     def take(self, turn: Mapping[str, Any]) -> None:
         """Take what a turn changed."""

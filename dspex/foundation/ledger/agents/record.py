@@ -266,13 +266,7 @@ class Agent:
         return sum(now - each < within for each in self.restarts)
 
     def take(self, turn: Mapping[str, Any]) -> str | None:
-        """Take what a turn changed; gives a sender that was unknown before.
-
-        Fields of a turn, each absent where there is nothing to say: ``s`` the keys that changed,
-        ``d`` those that were deleted, ``r`` (sender, number, acknowledged below, whether it
-        succeeded, result, fingerprint), ``o`` messages sent, ``k`` numbers of messages that were
-        acknowledged, ``n`` the number of the last message, ``t`` that it was made.
-        """
+        """Take what a turn (see `turns`) changed; gives a sender that was unknown before."""
         if "t" in turn:
             self.started = True
         changed, deleted = turn.get("s"), turn.get("d")
@@ -294,7 +288,9 @@ class Agent:
                 self.outbox.pop(number, None)
             if not self.outbox:
                 self.outbox = None
-        self.sent = max(self.sent, turn.get("n", 0))
+        last = turn.get("n")
+        if last is not None and last > self.sent:
+            self.sent = last
         answered = turn.get("r")
         if answered is None:
             return None
