@@ -9,7 +9,7 @@ from typing import Any
 
 from dspex.cluster.agents.resident import NO_CHANGES, Changes, Outcome, Resident
 from dspex.cluster.agents.turns import TurnContext
-from dspex.foundation.agents.dedup import Answered
+from dspex.foundation.agents.dedup import Fields
 from dspex.foundation.agents.inbox import Cell
 from dspex.foundation.agents.messages import CAST, DELIVERY, EXACTLY_ONCE, Message, fingerprint_of
 from dspex.foundation.ledger.agents.turns import pack_turn
@@ -49,7 +49,7 @@ def entry_of(cell: Cell, message: Message, outcome: Outcome) -> bytes | None:
     return pack_turn(entry)
 
 
-def answer_of(message: Message, outcome: Outcome) -> Answered:
+def answer_of(message: Message, outcome: Outcome) -> Fields:
     """What is kept of the answer to a message that takes effect once."""
     payload = None if message.flags & CAST else outcome.payload
-    return Answered(outcome.is_ok, payload, fingerprint_of(message))
+    return outcome.is_ok, payload, fingerprint_of(message)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple, final
 
-__all__ = ["BY_KEY", "KEYS", "LOST", "NEW", "Answered", "Dedup", "Row"]
+__all__ = ["BY_KEY", "KEYS", "LOST", "NEW", "Answered", "Dedup", "Fields", "Row"]
 
 
 class Answered(NamedTuple):
@@ -33,6 +33,9 @@ class Answered(NamedTuple):
     payload: bytes | None
     fingerprint: int
 
+
+Fields = tuple[bool, bytes | None, int]
+"""Those of `Answered`."""
 
 BY_KEY = "key:"
 """How the sender of a message begins that its user has given a key of its own."""
@@ -73,7 +76,7 @@ class Dedup:
     def __init__(self) -> None:
         self._last: dict[str, int] = {}
         self._below: dict[str, int] = {}
-        self._answers: dict[str, dict[int, Answered]] = {}
+        self._answers: dict[str, dict[int, Fields]] = {}
 
     def look_up(self, sender: str, number: int) -> Answered | None:
         """What became of a message; `NEW` where it has had no effect, `LOST` where it may be."""
@@ -81,21 +84,23 @@ class Dedup:
             return NEW
         kept = self._answers.get(sender, {}).get(number)
         if kept is not None:
-            return kept
+            return Answered(*kept)
         return Answered(True, None, 0) if number < self._below.get(sender, 0) else LOST
 
-    def record(self, sender: str, number: int, answered: Answered) -> bool:
+    def record(self, sender: str, number: int, answered: Fields) -> bool:
         """Take note of a message's effect; gives whether the sender was unknown before."""
         last = self._last.get(sender)
         if last is None and sender.startswith(BY_KEY):
             self._forget_oldest_key()
         if last is None or number > last:
             self._last[sender] = number
-        if answered.payload is not None:
+        if answered[1] is not None:
             answers = self._answers.get(sender)
             if answers is None:
                 answers = self._answers[sender] = {}
-            answers[number] = answered
+            is_ok, payload, fingerprint = answered
+            # A plain tuple, which the garbage collector need not look at.
+            answers[number] = (is_ok, payload, fingerprint)
         return last is None
 
     def _forget_oldest_key(self) -> None:
@@ -147,5 +152,7 @@ class Dedup:
             if below:
                 made._below[sender] = below
             if answers:
-                made._answers[sender] = {n: Answered(*each) for n, *each in answers}
+                made._answers[sender] = {
+                    n: (is_ok, payload, print_) for n, is_ok, payload, print_ in answers
+                }
         return made

@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any, NamedTuple, Protocol, final
 
 from dspex.errors import DeadlineError, DspexError, InvalidRequestError, MailboxFullError
-from dspex.foundation.agents.dedup import BY_KEY, LOST, NEW, Answered, Dedup
+from dspex.foundation.agents.dedup import BY_KEY, LOST, NEW, Answered, Dedup, Fields
 from dspex.foundation.agents.messages import (
     CAST,
     CONTROL,
@@ -346,7 +346,7 @@ class Inbox:
             cell.joined = None
         return tickets
 
-    def record(self, cell: Cell, message: Message, answered: Answered) -> None:
+    def record(self, cell: Cell, message: Message, answered: Fields) -> None:
         """Keep for repetitions what was committed."""
         if cell.dedup is None:
             cell.dedup = Dedup()

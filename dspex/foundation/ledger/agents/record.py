@@ -17,7 +17,7 @@ from dspex.errors import (
     UnsatisfiableRequestError,
     UnsupportedGuaranteeError,
 )
-from dspex.foundation.agents.dedup import Answered, Dedup
+from dspex.foundation.agents.dedup import Dedup
 from dspex.foundation.ledger.amounts import Amounts, amounts_from
 from dspex.foundation.ledger.events import Token
 from dspex.foundation.ledger.fleet import Fleet
@@ -298,8 +298,4 @@ class Agent:
         if self.dedup is None:
             self.dedup = Dedup()
         self.dedup.acknowledge(sender, below)
-        return (
-            sender
-            if self.dedup.record(sender, number, Answered(is_ok, payload, fingerprint))
-            else None
-        )
+        return sender if self.dedup.record(sender, number, (is_ok, payload, fingerprint)) else None
