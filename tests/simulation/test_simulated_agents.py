@@ -102,12 +102,12 @@ def _before_commit(also_answer: bool, also_send: bool) -> Callable[..., None]:
     real = Running.commit
 
     def commit(self: Running, pending: Any) -> None:
-        letter, outcome = pending.letter, pending.outcome
-        if letter is not None and outcome is not None:
+        letter, verdict = pending.letter, pending.verdict
+        if letter is not None and verdict is not None:
             if also_answer:
-                self.tell(pending.cell, letter, outcome)
-            if also_send:
-                self._send_all(pending.cell, outcome.context)
+                self.inbox.answer(pending.cell, letter, *verdict)
+            if also_send and pending.context is not None:
+                self._send_all(pending.cell, pending.context)
         real(self, pending)
 
     return commit

@@ -9,9 +9,9 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, final
 
-from dspex.cluster.agents.resident import Outcome
+from dspex.cluster.agents.turns import TurnContext
 from dspex.errors import DspexError, SessionExpiredError
-from dspex.foundation.agents.inbox import Cell, Letter
+from dspex.foundation.agents.inbox import Cell, Letter, Verdict
 from dspex.foundation.ports import Caller
 
 __all__ = ["Committer", "Pending", "Verdicts"]
@@ -32,25 +32,31 @@ class Pending:
         order counts.
     letter : Letter or None
         What is to be answered.
-    outcome : Outcome or None
+    verdict : (status, payload) or None
+        Its answer.
+    context : TurnContext or None
+        Where it set timers or sent something.
     then : callable or None
         What follows on the commit.
     """
 
-    __slots__ = ("cell", "entry", "letter", "outcome", "settled", "then")
+    __slots__ = ("cell", "context", "entry", "letter", "settled", "then", "verdict")
 
     def __init__(
         self,
         cell: Cell,
         entry: bytes | None,
         letter: Letter | None = None,
-        outcome: Outcome | None = None,
+        verdict: Verdict | None = None,
+        context: TurnContext | None = None,
+        *,
         then: Callable[[], None] | None = None,
     ) -> None:
         self.cell = cell
         self.entry = entry
         self.letter = letter
-        self.outcome = outcome
+        self.verdict = verdict
+        self.context = context
         self.then = then
         self.settled: asyncio.Future[None] | None = None
 

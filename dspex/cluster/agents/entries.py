@@ -10,8 +10,15 @@ from typing import Any
 from dspex.cluster.agents.resident import NO_CHANGES, Changes, Outcome, Resident
 from dspex.cluster.agents.turns import TurnContext
 from dspex.foundation.agents.dedup import Fields
-from dspex.foundation.agents.inbox import Cell
-from dspex.foundation.agents.messages import CAST, DELIVERY, EXACTLY_ONCE, Message, fingerprint_of
+from dspex.foundation.agents.inbox import Cell, Verdict
+from dspex.foundation.agents.messages import (
+    CAST,
+    DELIVERY,
+    DONE,
+    EXACTLY_ONCE,
+    Message,
+    fingerprint_of,
+)
 from dspex.foundation.ledger.agents.turns import pack_turn
 
 __all__ = ["answer_of", "entry_of", "what_changed"]
@@ -31,7 +38,7 @@ def what_changed(cell: Cell, changes: Changes, context: TurnContext) -> dict[str
     return entry
 
 
-def entry_of(cell: Cell, message: Message, outcome: Outcome) -> bytes | None:
+def entry_of(cell: Cell, message: Message, outcome: Outcome, verdict: Verdict) -> bytes | None:
     """What is kept of a turn that was called for; None where it had no effect.
 
     Such a turn may run again: nobody can tell.
@@ -44,12 +51,12 @@ def entry_of(cell: Cell, message: Message, outcome: Outcome) -> bytes | None:
         return None
     entry = what_changed(cell, outcome.changes, context)
     if message.flags & DELIVERY == EXACTLY_ONCE:
-        answered = answer_of(message, outcome)
+        answered = answer_of(message, verdict)
         entry["r"] = (message.sender, message.number, message.below, *answered)
     return pack_turn(entry)
 
 
-def answer_of(message: Message, outcome: Outcome) -> Fields:
+def answer_of(message: Message, verdict: Verdict) -> Fields:
     """What is kept of the answer to a message that takes effect once."""
-    payload = None if message.flags & CAST else outcome.payload
-    return outcome.is_ok, payload, fingerprint_of(message)
+    status, payload = verdict
+    return status == DONE, None if message.flags & CAST else payload, fingerprint_of(message)

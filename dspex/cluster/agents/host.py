@@ -20,12 +20,12 @@ from typing import Any, final
 from dspex.cluster.agents.committing import Pending
 from dspex.cluster.agents.making import Classes, Made, failure_of, make
 from dspex.cluster.agents.pool import Pool
-from dspex.cluster.agents.resident import NO_CHANGES, Outcome, Resident, dumps, error_bytes
+from dspex.cluster.agents.resident import Resident, dumps, error_bytes
 from dspex.cluster.agents.running import Running
 from dspex.cluster.agents.turns import TurnContext
 from dspex.errors import AgentNotFoundError, DspexError, SessionExpiredError, UnavailableError
 from dspex.foundation.agents.inbox import LOADING, READY, Cell, Letter
-from dspex.foundation.agents.messages import RAISED, REFUSED
+from dspex.foundation.agents.messages import DONE, RAISED, REFUSED
 from dspex.foundation.ledger.agents.turns import pack_turn
 from dspex.foundation.ports import Caller
 
@@ -329,12 +329,10 @@ class Host:
             self.inbox.answer(cell, letter, RAISED, error_bytes(error))
 
     def _reply(self, cell: Cell, letter: Letter, value: Any) -> None:
-        context = TurnContext(cell.key, self.running.runtime, 0, None)
-        outcome = Outcome(True, dumps(value), NO_CHANGES, context)
         if cell.uncommitted:
-            self.running.commit(Pending(cell, None, letter, outcome))
+            self.running.commit(Pending(cell, None, letter, (DONE, dumps(value))))
         else:
-            self.running.tell(cell, letter, outcome)
+            self.inbox.answer(cell, letter, DONE, dumps(value))
 
     async def _stop(self, cell: Cell, letter: Letter) -> None:
         resident: Resident = cell.resident
@@ -349,13 +347,12 @@ class Host:
 
                 await context.call_async(wait)
         entry = pack_turn({"a": cell.key, "i": cell.token, "e": 1})
-        outcome = Outcome(True, dumps(True), NO_CHANGES, context)
 
         def then() -> None:
             if self.inbox.cells.get(cell.key) is cell:
                 self.running.end(cell.key)
 
-        self.running.commit(Pending(cell, entry, letter, outcome, then))
+        self.running.commit(Pending(cell, entry, letter, (DONE, dumps(True)), context, then=then))
 
     async def _retake(self, keys: Sequence[str]) -> None:
         for key in keys:

@@ -28,7 +28,7 @@ from dspex.cluster.agents.timers import Timers
 from dspex.cluster.agents.turns import Timer, TurnContext
 from dspex.errors import DeliveryError, DspexError, SessionExpiredError
 from dspex.foundation.agents.dedup import Dedup
-from dspex.foundation.agents.inbox import READY, Cell, Inbox, Letter
+from dspex.foundation.agents.inbox import READY, Cell, Inbox, Letter, Verdict
 from dspex.foundation.agents.messages import (
     AT_MOST_ONCE,
     CANCEL,
@@ -309,11 +309,15 @@ class Running:
         if self.inbox.cells.get(cell.key) is not cell:
             self._answer_for_a_ghost(letter)
             return
-        entry = entry_of(cell, message, outcome)
+        verdict = (DONE if outcome.is_ok else RAISED, outcome.payload)
+        context: TurnContext | None = outcome.context
+        if not (outcome.context.timers or outcome.context.outgoing):
+            context = None  # not to be kept until the commit, of which there may be thousands
+        entry = entry_of(cell, message, outcome, verdict)
         if entry is None and not cell.uncommitted:
-            self._follow_up(cell, letter, outcome)
+            self._follow_up(cell, letter, verdict, context)
             return
-        self.commit(Pending(cell, entry, letter, outcome))
+        self.commit(Pending(cell, entry, letter, verdict, context))
 
     def _answer_for_a_ghost(self, letter: Letter) -> None:
         """Of a turn of an incarnation that is no more nobody knows; who can sends it again."""
@@ -328,18 +332,13 @@ class Running:
             letter.ticket.stuck[letter.message.key] = ELSEWHERE
             self.arrivals.answer(letter.ticket, ELSEWHERE, None)
 
-    def tell(self, cell: Cell, letter: Letter, outcome: Outcome) -> None:
-        """Answer a turn."""
-        status = DONE if outcome.is_ok else RAISED
-        self.inbox.answer(cell, letter, status, outcome.payload)
-
-    def _follow_up(self, cell: Cell, letter: Letter, outcome: Outcome) -> None:
+    def _follow_up(
+        self, cell: Cell, letter: Letter, verdict: Verdict, context: TurnContext | None
+    ) -> None:
         """What follows on a turn that counts: its answer, its timers, what it sends."""
-        self.tell(cell, letter, outcome)
-        context = outcome.context
-        if context.timers:
+        self.inbox.answer(cell, letter, *verdict)
+        if context is not None:
             self._arm(cell, context.timers)
-        if context.outgoing:
             self._send_all(cell, context)
 
     async def committed(self, batch: Sequence[Pending], refused: Mapping[int, str]) -> None:
@@ -355,8 +354,8 @@ class Running:
             if self.inbox.cells.get(cell.key) is not cell:
                 if letter is not None and reason is not None:
                     self._answer_for_a_ghost(letter)
-                elif letter is not None and pending.outcome is not None:
-                    self.tell(cell, letter, pending.outcome)
+                elif letter is not None and pending.verdict is not None:
+                    self.inbox.answer(cell, letter, *pending.verdict)
             elif cell.key not in retaken and reason is None:
                 self._committed(pending)
             else:
@@ -372,12 +371,12 @@ class Running:
             self.forget_all()
 
     def _committed(self, pending: Pending) -> None:
-        letter, outcome, cell = pending.letter, pending.outcome, pending.cell
-        if letter is not None and outcome is not None:
+        letter, verdict, cell = pending.letter, pending.verdict, pending.cell
+        if letter is not None and verdict is not None:
             message = letter.message
             if pending.entry is not None and message.flags & DELIVERY == EXACTLY_ONCE:
-                self.inbox.record(cell, message, answer_of(message, outcome))
-            self._follow_up(cell, letter, outcome)
+                self.inbox.record(cell, message, answer_of(message, verdict))
+            self._follow_up(cell, letter, verdict, pending.context)
         if pending.then is not None:
             pending.then()
 

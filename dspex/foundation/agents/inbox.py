@@ -98,6 +98,9 @@ class Cell:
         Messages that were taken to run in a row, and have not run yet.
     uncommitted : int
         Turns whose commit is under way.
+    joined : dict or None
+        {(sender, number): the ticket, or a list of tickets} of messages exactly once that wait,
+        run, or are to be committed.
     resident : Any
         What the host has made of it.
     """
@@ -130,7 +133,7 @@ class Cell:
         self.uncommitted = 0
         self.mailbox: deque[Letter] | None = None
         self.dedup: Dedup | None = None
-        self.joined: dict[tuple[str, int], list[Any]] | None = None
+        self.joined: dict[tuple[str, int], Any] | None = None
         self.resident: Any = None
 
     @property
@@ -213,9 +216,10 @@ class Inbox:
     def _is_known(self, cell: Cell, message: Message, ticket: Ticket) -> bool:
         """Answer a message that was there before, or have it answered with the one under way."""
         if cell.joined is not None:
-            tickets = cell.joined.get((message.sender, message.number))
-            if tickets is not None:
-                tickets.append(ticket)
+            of_one = (message.sender, message.number)
+            others = cell.joined.get(of_one)
+            if others is not None:
+                cell.joined[of_one] = [*_listed(others), ticket]
                 return True
         if cell.dedup is None:
             return False
@@ -237,7 +241,7 @@ class Inbox:
     def _join(cell: Cell, message: Message, ticket: Ticket) -> None:
         if cell.joined is None:
             cell.joined = {}
-        cell.joined[message.sender, message.number] = [ticket]
+        cell.joined[message.sender, message.number] = ticket
 
     def ready(self, cell: Cell, dedup: Dedup | None) -> None:
         """Let an agent run that was made; what came meanwhile is looked up first."""
@@ -341,10 +345,10 @@ class Inbox:
         joined = cell.joined
         if joined is None:
             return ()
-        tickets = joined.pop((message.sender, message.number), ())
+        found = joined.pop((message.sender, message.number), None)
         if not joined:
             cell.joined = None
-        return tickets
+        return () if found is None else _listed(found)
 
     def record(self, cell: Cell, message: Message, answered: Fields) -> None:
         """Keep for repetitions what was committed."""
@@ -371,8 +375,8 @@ class Inbox:
     def _dismiss(self, cell: Cell) -> None:
         self.leave(cell)
         joined, cell.joined = cell.joined, None
-        for tickets in (joined or {}).values():
-            for ticket in tickets:
+        for found in (joined or {}).values():
+            for ticket in _listed(found):
                 self._send_away(cell.key, ticket)
 
     def _send_away(self, key: str, ticket: Ticket) -> None:
@@ -386,6 +390,11 @@ class Inbox:
             for key, cell in self.cells.items()
             if cell.mailbox is not None or cell.taken > 1
         )
+
+
+def _listed(found: Any) -> Sequence[Any]:
+    """Tickets of one message: one is kept as it is, as it mostly is the only one."""
+    return found if isinstance(found, list) else (found,)
 
 
 def _stored(found: Answered) -> Verdict:
