@@ -56,6 +56,9 @@ async def recover(
 ) -> RecoveryReport:
     """Have agents that wait for it live on, and wait until they do.
 
+    Of a worker whose connection closed nobody knows whether it is dead: the end of its lease is
+    waited for.
+
     Raises
     ------
     AgentNotFoundError
@@ -65,8 +68,17 @@ async def recover(
         Where they are not made in time.
     """
     asked = None if agent_id is None else [f"{namespace}:{agent_id}"]
-    keys = await caller.write("agents.recover", worker=worker, keys=asked)
     deadline = caller.now() + _WITHIN
+    while True:
+        keys, is_begun = await caller.write("agents.recover", worker=worker, keys=asked)
+        if is_begun:
+            break
+        if caller.now() > deadline:
+            raise UnavailableError(
+                f"agents are recovered when the lease of their lost worker has run out; that of "
+                f"{worker} has not after {_WITHIN:g} s; ask again"
+            )
+        await caller.sleep(_LOOK_EVERY)
     while True:
         places = await caller.read("agents.locate", keys=keys)
         open_ones = [

@@ -90,7 +90,8 @@ class StateStore:
     ) -> RecoveryReport:
         """Have agents whose failover is manual live on, after the loss of their worker.
 
-        States themselves need none of it: no worker holds one.
+        States themselves need none of it: no worker holds one. Of a worker whose connection closed
+        nobody knows whether it is dead: the end of its lease is waited for.
 
         Parameters
         ----------

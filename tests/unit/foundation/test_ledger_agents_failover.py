@@ -194,13 +194,26 @@ def test_manual_waits_until_somebody_asks(how: str) -> None:
     assert run.status(":x") == "waiting"
     with pytest.raises(InvalidRequestError, match="waits for it since b was lost"):
         run.call("client", "agents.recover", worker="b", keys=[":x"])
-    assert run.call("client", "agents.recover", worker="a", keys=[":x", ":x"]) == [":x"]
+    assert run.call("client", "agents.recover", worker="a", keys=[":x", ":x"]) == ([":x"], True)
     assert run.host(":x") in "bc"
     with pytest.raises(InvalidRequestError, match="is starting"):
         run.call("client", "agents.recover", worker="a", keys=[":x"])
     with pytest.raises(AgentNotFoundError):
         run.call("client", "agents.recover", worker="a", keys=[":nobody"])
-    assert run.call("client", "agents.recover", worker="a", keys=None) == []
+    assert run.call("client", "agents.recover", worker="a", keys=None) == ([], True)
+
+
+def test_recovery_waits_while_a_lost_worker_may_still_believe_in_its_lease() -> None:
+    run = run_with("a", "b", failover="manual")
+    here = run.host(":x")
+    run.close(here)
+    for keys in ([":x"], None):
+        waits = run.call("client", "agents.recover", worker=here, keys=keys)
+        assert waits == ([":x"], False)
+    assert run.host(":x") == ""
+    run.run(LEASE + 1.0)
+    assert run.call("client", "agents.recover", worker=here, keys=None) == ([":x"], True)
+    assert run.host(":x") not in ("", here)
 
 
 def test_recovery_of_a_worker_takes_all_that_wait_for_it() -> None:
@@ -209,7 +222,8 @@ def test_recovery_of_a_worker_takes_all_that_wait_for_it() -> None:
     run.running(":z", persistence="durable")
     run.close("a")
     run.dead("a")
-    assert sorted(run.call("client", "agents.recover", worker="a", keys=None)) == [":x", ":y"]
+    keys, is_begun = run.call("client", "agents.recover", worker="a", keys=None)
+    assert (sorted(keys), is_begun) == ([":x", ":y"], True)
     assert run.ledger.agents._known.held == {}
     run.worker("b")
     assert {run.host(key) for key in (":x", ":y", ":z")} == {"b"}

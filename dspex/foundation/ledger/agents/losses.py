@@ -122,8 +122,10 @@ class Losses:
         keys: Sequence[str] | None,
         token: Callable[[], Token],
         emit: Emit,
-    ) -> list[str]:
-        """Place agents that wait for a request; gives their keys.
+    ) -> tuple[Sequence[str], bool]:
+        """Place agents that wait for a request; gives their keys, and whether they are placed.
+
+        Where the lost host may still believe in its lease they are not yet: ask again.
 
         Raises
         ------
@@ -131,7 +133,12 @@ class Losses:
         InvalidRequestError
             Where one does not wait for it.
         """
-        held = self._known.held
+        held, fenced = self._known.held, self._known.fenced
+        if keys is None and address in self._known.fences:
+            keys = [key for key, host in fenced.items() if host == address]
+            keys = [key for key in keys if self._known.agents[key].spec.failover == "manual"]
+        if keys and any(fenced.get(key) == address for key in keys):
+            return keys, False
         if keys is None:
             keys = [key for key, lost in held.items() if lost == address]
         keys = list(dict.fromkeys(keys))
@@ -143,7 +150,7 @@ class Losses:
                     f"is {agent.status}{': ' * bool(agent.reason)}{agent.reason}"
                 )
         self._place(keys, token, emit)
-        return keys
+        return keys, True
 
     def lose_what_was_in_memory(self, emit: Emit) -> None:
         """After a restart of the scheduler: what only the former one had is lost, and not fresh."""
