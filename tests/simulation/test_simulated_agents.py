@@ -38,13 +38,13 @@ def check_world(seed: int, seconds: float = 10.0, **trouble: Any) -> SimulatedAg
     return world
 
 
-@pytest.mark.parametrize("block", range(8))
+@pytest.mark.parametrize("block", range(40))
 def test_promises_hold_in_a_hostile_world(block: int) -> None:
     for seed in range(3 * block, 3 * block + 3):
         check_world(seed)
 
 
-@pytest.mark.parametrize("block", range(3))
+@pytest.mark.parametrize("block", range(30))
 def test_promises_hold_where_a_host_is_left_alone_with_a_reader(block: int) -> None:
     for seed in range(3 * block, 3 * block + 3):
         check_world(seed, **CUT_OFF)
