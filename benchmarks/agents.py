@@ -29,6 +29,9 @@ LIMIT = 900
 LEASE = 3.0
 """Seconds for which a silent worker is believed in; the default."""
 
+AHEAD = 4
+"""Parts of the calls under way (`agents_parts`, which is not loaded here, has the same number)."""
+
 
 @dataclass(frozen=True)
 class Sizes:
@@ -181,7 +184,7 @@ def memory(sizes: Sizes, report: harness.Report) -> None:
 
 def messages(sizes: Sizes, report: harness.Report) -> None:
     parts = Parts(report, sizes)
-    outstanding = 2 * sizes.agents * sizes.each_has
+    outstanding = AHEAD * sizes.agents * sizes.each_has
     rates: list[float] = []
     pairs: list[tuple[float, float]] = []
     rays: list[tuple[float, float]] = []
@@ -195,11 +198,11 @@ def messages(sizes: Sizes, report: harness.Report) -> None:
         if peer is not None:
             rays.append((statistics.median(answer["ours"]), peer))
     note = (
-        f"{outstanding:,} calls under way to {sizes.agents:,} agents: when the older half is "
-        "answered another half leaves"
+        f"{outstanding:,} calls under way to {sizes.agents:,} agents: when the oldest quarter is "
+        "answered another leaves"
     )
     name = "calls of volatile agents, pipelined"
-    beside = f"{note}; {outstanding // 2:,} calls of Dask's actors at once"
+    beside = f"{note}; {sizes.agents * sizes.each_has:,} calls of Dask's actors at once"
     compare(report, f"{name}, beside Dask's actors", pairs, "Dask's actors", 100, beside)
     note += f"; {RAY[0]} of Ray's actors, {RAY[1]:,} calls under way to them"
     compare(report, f"{name}, beside Ray's actors", rays, "Ray's actors", 20, note)

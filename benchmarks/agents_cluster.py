@@ -127,10 +127,15 @@ def durable_cluster(shape: Shape) -> Iterator[Running]:
 
 
 def specs(
-    count: int, persistence: str | None, *, first: int = 0, name: str = "agent"
+    count: int,
+    persistence: str | None,
+    *,
+    first: int = 0,
+    name: str = "agent",
+    cls: type = Counter,
 ) -> list[dict[str, Any]]:
     return [
-        {"cls": Counter, "id": f"{name}-{number:07d}", "persistence": persistence}
+        {"cls": cls, "id": f"{name}-{number:07d}", "persistence": persistence}
         for number in range(first, first + count)
     ]
 

@@ -12,6 +12,7 @@ import pickle
 import statistics
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -31,8 +32,11 @@ from benchmarks.agents_cluster import (
 from benchmarks.agents_failures import drain, failover, restart
 from dspex.agents import create_agent, create_agents, gather
 
-WAVES = 10
-"""Of calls, of which two are under way."""
+AHEAD = 4
+"""Waves of calls that are under way: when the oldest is answered another one leaves."""
+
+WAVES = 20
+"""Of which a rate is made."""
 
 PAUSE = 0.5
 """Seconds after which the side before is quiet."""
@@ -96,7 +100,7 @@ def messages(shape: Shape, agents: int, each_has: int, rounds: int) -> dict[str,
         cluster(shape) as running,
         connect(running.client.scheduler.address, timeout=WITHIN) as client,
     ):
-        handles = create_agents(specs(agents, None), foundation=running.foundation)
+        handles = create_agents(specs(agents, None, cls=Tally), foundation=running.foundation)
         actors = [
             each.result()
             for each in [client.submit(Tally, actor=True, pure=False) for _ in range(agents)]
@@ -126,23 +130,22 @@ def kept(shape: Shape, persistence: str, agents: int, each_has: int, rounds: int
 def _ours(
     handles: Sequence[Any], each_has: int, errors: list[str] | None = None, *, waves: int = 1
 ) -> float:
-    """Calls answered per second; two waves are under way, and when one is answered another leaves.
-
-    What failed is raised, unless errors are collected.
-    """
+    """Calls answered per second; what failed is raised, unless errors are collected."""
     answered = 0
-    ahead: list[Any] = []
+    ahead: deque[list[Any]] = deque()
     started = time.perf_counter()
-    for wave in range(waves + 1):
-        calls = [handle.inc() for _ in range(each_has) for handle in handles if wave < waves]
-        answers = gather(ahead, timeout=WITHIN, return_exceptions=errors is not None)
+    for wave in range(waves + AHEAD):
+        if wave < waves:
+            ahead.append([handle.inc() for _ in range(each_has) for handle in handles])
+        if wave < AHEAD - 1 or not ahead:
+            continue
+        answers = gather(ahead.popleft(), timeout=WITHIN, return_exceptions=errors is not None)
         failed = [
             f"{type(each).__name__}: {each}" for each in answers if isinstance(each, Exception)
         ]
         if errors is not None:
             errors += failed
         answered += len(answers) - len(failed)
-        ahead = calls
     return answered / (time.perf_counter() - started)
 
 

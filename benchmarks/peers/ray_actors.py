@@ -12,13 +12,16 @@ import os
 import statistics
 import sys
 import time
+from collections import deque
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 
-WAVES = 4
-"""Of calls, of which two are under way."""
+WAVES = 20
+"""Of calls, of which `AHEAD` are under way: when the oldest is answered another one leaves."""
+
+AHEAD = 10
 
 
 class Tally:
@@ -46,14 +49,15 @@ def main(actors: int, outstanding: int, rounds: int, calls: int) -> None:
     ray.get([each.inc.remote() for each in made])
 
     def rate() -> float:
-        half = outstanding // 2
-        ahead: list[object] = []
+        each = outstanding // AHEAD
+        ahead: deque[list[object]] = deque()
         started = time.perf_counter()
-        for wave in range(WAVES + 1):
-            calls = [made[at % actors].inc.remote() for at in range(half if wave < WAVES else 0)]
-            ray.get(ahead)
-            ahead = calls
-        return WAVES * half / (time.perf_counter() - started)
+        for wave in range(WAVES + AHEAD):
+            if wave < WAVES:
+                ahead.append([made[at % actors].inc.remote() for at in range(each)])
+            if wave >= AHEAD - 1 and ahead:
+                ray.get(ahead.popleft())
+        return WAVES * each / (time.perf_counter() - started)
 
     def latency() -> float:
         started = time.perf_counter()

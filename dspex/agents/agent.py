@@ -13,7 +13,7 @@ from dspex.cluster.agents.resident import dumps
 from dspex.cluster.agents.turns import Timer, TurnContext, current_turn
 from dspex.cluster.units import parse_seconds
 from dspex.errors import InvalidArgumentError
-from dspex.foundation.agents.tracked import TrackedState
+from dspex.foundation.agents.tracked import TrackedState, refuse_unwritable
 
 __all__ = ["Agent"]
 
@@ -155,6 +155,7 @@ class Agent:
             raise InvalidArgumentError(
                 f"a timer calls a method of its agent; {type(self).__name__} has no {method!r}"
             )
+        refuse_unwritable("the name of a timer", name)
         parsed = parse_seconds("seconds", seconds)
         assert parsed is not None
         timer = Timer(parsed, method, dumps((args, {})), repeats)

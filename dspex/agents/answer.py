@@ -161,8 +161,9 @@ class AgentFuture(concurrent.futures.Future[Any]):
         first, others = self._listener, self._others
         if first is not None:
             self._call(first)
-        for listener in others or ():
-            self._call(listener)
+        if others is not None:
+            for listener in others:
+                self._call(listener)
 
     def _call(self, listener: Callable[[Any], object]) -> None:
         try:
@@ -347,31 +348,40 @@ class AgentFuture(concurrent.futures.Future[Any]):
             unsubscribe()
 
     def _decoded_once(self) -> Outcome:
-        while True:
-            with MOMENT:
-                another = self._decoding
-                if another is None:
-                    self._decoding = _NOBODY_WAITS
-                    break
-                if another is _NOBODY_WAITS:
-                    another = self._decoding = threading.Event()
-            # Looked at after the event is there: who decodes does it the other way round.
-            if self._decoded is not None:
-                return self._decoded
-            another.wait()
+        while self._decoded is None:
+            is_mine = False
+            try:  # all of it: Ctrl-C may come at any place
+                with MOMENT:
+                    another = self._decoding
+                    if another is None:
+                        self._decoding, is_mine = _NOBODY_WAITS, True
+                    elif another is _NOBODY_WAITS:
+                        another = self._decoding = threading.Event()
+                if is_mine:
+                    self._decoded = self._opened()
+                elif another is not None and self._decoded is None:
+                    # Looked at after the event is there: who decodes does it the other way round.
+                    another.wait()
+            finally:
+                if is_mine:
+                    self._hand_over()
+        return self._decoded
+
+    def _opened(self) -> Outcome:
         try:
-            decoded = Outcome(self._decode(self._result))
+            return Outcome(self._decode(self._result))
         except Exception as error:
-            decoded = Outcome(error=error)
-        except BaseException:
+            return Outcome(error=error)
+
+    def _hand_over(self) -> None:
+        """Wake who waits for what is decoded, or is to be decoded by another."""
+        if self._decoded is not None:
+            waiting = self._decoding
+        else:
             with MOMENT:
                 waiting, self._decoding = self._decoding, None
+        if waiting is not None and waiting is not _NOBODY_WAITS:
             waiting.set()
-            raise
-        self._decoded = decoded
-        if self._decoding is not _NOBODY_WAITS:
-            self._decoding.set()
-        return decoded
 
     def subscribe(self, listener: Callable[[AgentFuture], object]) -> Callable[[], None]:
         """As `add_done_callback`; gives what takes it back.

@@ -44,11 +44,14 @@ class CallFuture(AgentFuture, Request):
         return self.cancelled()
 
     def answer(self, payload: bytes | None) -> None:
-        """Take what the method returned, as it came."""
-        self._fill(payload, None)
+        """Take what the method returned, as it came; it is taken once."""
+        if not self.done():
+            self._fill(payload, None)
 
     def fail(self, error: Raised | DspexError) -> None:
-        """Take what it raised, or why there is no answer."""
+        """Take what it raised, or why there is no answer; it is taken once."""
+        if self.done():
+            return
         if isinstance(error, Raised):
             self._fill(error, None)
         else:
@@ -68,7 +71,7 @@ class CallFuture(AgentFuture, Request):
 
     def has_failed(self) -> bool:
         """Whether it ended in an error; one of decoding a result does not count."""
-        return isinstance(self._result, Raised) or super().has_failed()
+        return self._exception is not None or isinstance(self._result, Raised) or self.cancelled()
 
     def _decode(self, raw: Any) -> Any:
         if not isinstance(raw, Raised):

@@ -320,11 +320,11 @@ def _gathering(
 def _nested_results(nested: Sequence[Any], outcomes: Mapping[Any, Outcome]) -> list[Any]:
     results: list[Any] = []
     for item in nested:
-        if isinstance(item, list | tuple):
-            results.append(_nested_results(item, outcomes))
-        else:
+        if isinstance(item, AgentFuture) or not isinstance(item, list | tuple):
             value, error = outcomes[item]
             results.append(value if error is None else error)
+        else:
+            results.append(_nested_results(item, outcomes))
     return results
 
 

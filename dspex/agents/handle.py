@@ -98,11 +98,12 @@ class AgentHandle:
         return hash(self._key)
 
     def __getattr__(self, name: str) -> Callable[..., AgentFuture]:
-        if name.startswith("_"):
+        if name.startswith("_") or not name.isidentifier():
             raise AttributeError(name)
 
         def call(*args: Any, **kwargs: Any) -> AgentFuture:
-            return self._send(name, _packed(args, kwargs), AUTO, None)
+            packed = _packed(args, kwargs) if args or kwargs else NO_ARGS
+            return self._send(name, packed, AUTO, None)
 
         call.__name__ = name
         return call
@@ -150,6 +151,7 @@ class AgentHandle:
         ------
         InvalidArgumentError, NotPicklableError
         """
+        _refuse_no_name(name)
         packed = _packed(args, kwargs)
         flags, seconds = _delivery(delivery), parse_seconds("timeout", timeout)
         if retry is None and idempotency_key is None:
@@ -182,6 +184,7 @@ class AgentHandle:
         What cannot be delivered, and what the method raises on, becomes a dead letter
         (`dead_letters`).
         """
+        _refuse_no_name(name)
         packed = _packed(args, kwargs)
         turn = current_turn()
         flags = _delivery(delivery)
@@ -335,6 +338,11 @@ class AgentHandle:
 
         runtime.start(answer())
         return future
+
+
+def _refuse_no_name(name: Any) -> None:
+    if not isinstance(name, str) or not name.isidentifier():
+        raise InvalidArgumentError(f"a method is called by its name; got {name!r:.80}")
 
 
 def _packed(args: tuple[Any, ...], kwargs: Mapping[str, Any] | None) -> bytes:

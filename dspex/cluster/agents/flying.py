@@ -89,14 +89,15 @@ class Flying:
         self, address: str, generation: int, place: int | None, flight: Flight
     ) -> None:
         error: Exception | None = None
+        answers = None
         try:
             blob = await self._sent(address, flight)
+            answers = decode_answers(blob) if blob else None
         except Exception as failure:  # as Dask tells what failed there
-            blob, error = b"", failure
-        if not blob:
+            error = failure
+        if answers is None:
             await self._lost(address, generation, place, error)
             return
-        answers = decode_answers(blob)
         finals = self._outbound.answered(address, generation, place, answers, self._caller.now())
         self._told.answered(finals)
         self._told.may_send(address)

@@ -169,6 +169,8 @@ class Messenger:
             self._finder.look_for(keys)
 
     def _take(self, request: Request) -> None:
+        if request.is_unwanted:
+            return  # cancelled before it was looked at
         if self.is_closed:
             self._fail(request, closed_error())
             return
@@ -275,7 +277,9 @@ class Messenger:
         if message is not None and message.sender == self._session:
             self._acknowledge(message)
         elif request.sender:
-            self._delivering.pop((request.sender, request.number), None)
+            of_one = (request.sender, request.number)
+            if self._delivering.get(of_one) is request:
+                del self._delivering[of_one]
 
     def _fail(self, request: Request, error: Raised | DspexError) -> None:
         self._settle(request)

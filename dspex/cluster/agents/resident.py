@@ -15,7 +15,7 @@ import inspect
 import pickle
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple, final
 
 import cloudpickle
@@ -101,6 +101,12 @@ class Outcome(NamedTuple):
     payload: bytes
     changes: Changes
     context: TurnContext
+
+
+_outcome: Callable[[tuple[bool, bytes, Changes, TurnContext]], Outcome] = partial(
+    tuple.__new__, Outcome
+)
+"""What `Outcome._make` does, without a call in between."""
 
 
 @final
@@ -229,9 +235,10 @@ class Resident:
     def run(self, name: str, args: bytes, context: TurnContext) -> Outcome:
         """Run a turn in this thread."""
         try:
-            name, args = self._called(name, args, context)
-            if not name:
-                return Outcome(True, NOTHING, NO_CHANGES, context)
+            if name[:1] == "\0":
+                name, args = self._called(name, args, context)
+                if not name:
+                    return Outcome(True, NOTHING, NO_CHANGES, context)
             method = self.method(name)
             if args == NO_ARGS or not args:
                 result = context.call(method)
@@ -269,7 +276,7 @@ class Resident:
         payload = dumps(result)
         changes = self.capture(context)
         self.accept(changes, context)
-        return Outcome(True, payload, changes, context)
+        return _outcome((True, payload, changes, context))
 
     def _failed(self, error: BaseException, context: TurnContext) -> Outcome:
         context.undo()

@@ -178,8 +178,8 @@ class Running:
             return
         now = 0.0 if message.left is None else self._caller.now()
         cell = self.inbox.accept(message, ticket, now)
-        if cell is not None:
-            self._may_run(cell)
+        if cell is not None and not cell.is_busy and cell.phase == READY:
+            self._runnable[cell.key] = cell
 
     def _withdraw(self, message: Message, ticket: Any) -> None:
         cell = self.inbox.cells.get(message.key)

@@ -94,7 +94,7 @@ class Dedup:
             self._forget_oldest_key()
         if last is None or number > last:
             self._last[sender] = number
-        if answered[1] is not None:
+        if answered[1] is not None and number >= self._below.get(sender, 0):
             answers = self._answers.get(sender)
             if answers is None:
                 answers = self._answers[sender] = {}

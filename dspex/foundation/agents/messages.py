@@ -19,7 +19,7 @@ objects as can be. Arguments, results and errors are pickles, which only agents 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import chain
 from typing import Any, NamedTuple
@@ -163,7 +163,20 @@ def encode_answers(answers: Iterable[tuple[int, int, Any]]) -> bytes:
     return packed
 
 
-def decode_answers(blob: bytes) -> Iterator[tuple[int, int, Any]]:
-    """Unpack answers."""
-    _, flat = msgpack.unpackb(blob)
-    return zip(*[iter(flat)] * 3, strict=True)
+def decode_answers(blob: bytes) -> list[tuple[int, int, Any]]:
+    """Unpack answers.
+
+    Raises
+    ------
+    InvalidRequestError
+    """
+    try:
+        protocol, flat = msgpack.unpackb(blob)
+        if protocol == PROTOCOL:
+            return list(zip(*[iter(flat)] * 3, strict=True))
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        raise InvalidRequestError(f"a host answers in lists; this is none: {error}") from error
+    raise InvalidRequestError(
+        f"this process speaks protocol {PROTOCOL} of messages; its host speaks {protocol!r:.80}; "
+        "use the same version of dspex on both sides"
+    )

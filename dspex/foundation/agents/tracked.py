@@ -13,12 +13,30 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import Any, final
 
-__all__ = ["TrackedState"]
+from dspex.errors import InvalidArgumentError
+
+__all__ = ["TrackedState", "refuse_unwritable"]
 
 _FIXED = frozenset({int, float, complex, bool, str, bytes, type(None), range, type, type(Ellipsis)})
 """Types whose values cannot change in place."""
 
 _ABSENT = object()
+
+
+def refuse_unwritable(what: str, name: str) -> None:
+    """Refuse a name that is no text to others: file names may hold bytes that are no UTF-8.
+
+    Raises
+    ------
+    InvalidArgumentError
+    """
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise InvalidArgumentError(
+            f"{what} is text that can be written as UTF-8; got {name!r:.80}; use repr() of it, or "
+            "keep it in a value"
+        ) from None
 
 
 @final
@@ -61,6 +79,8 @@ class TrackedState(MutableMapping[str, Any]):
     def __setitem__(self, key: str, value: Any) -> None:
         if not isinstance(key, str):
             raise TypeError(f"the keys of a state are strings; got {key!r}")
+        if key not in self._values:
+            refuse_unwritable("the key of a state", key)
         before, touched = self._before, self._touched
         if before is None:
             before = self._before = {}

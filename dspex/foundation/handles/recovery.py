@@ -14,7 +14,9 @@ from dspex.foundation.ports import Caller
 __all__ = ["RecoveryReport", "recover"]
 
 _LOOK_EVERY = 0.02
+_ASK_EVERY = 0.1
 _WITHIN = 60.0
+_LEASE_WITHIN = 600.0
 
 
 @final
@@ -68,7 +70,7 @@ async def recover(
         Where they are not made in time.
     """
     asked = None if agent_id is None else [f"{namespace}:{agent_id}"]
-    deadline = caller.now() + _WITHIN
+    deadline = caller.now() + _LEASE_WITHIN
     while True:
         keys, is_begun = await caller.write("agents.recover", worker=worker, keys=asked)
         if is_begun:
@@ -76,9 +78,10 @@ async def recover(
         if caller.now() > deadline:
             raise UnavailableError(
                 f"agents are recovered when the lease of their lost worker has run out; that of "
-                f"{worker} has not after {_WITHIN:g} s; ask again"
+                f"{worker} has not after {_LEASE_WITHIN:g} s; ask again"
             )
-        await caller.sleep(_LOOK_EVERY)
+        await caller.sleep(_ASK_EVERY)
+    deadline = caller.now() + _WITHIN
     while True:
         places = await caller.read("agents.locate", keys=keys)
         open_ones = [

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 import pytest
 
+from dspex.agents import answer
 from dspex.agents.futures import AgentFuture, as_completed, gather, wait
 from dspex.errors import InvalidArgumentError, NotPicklableError
 
@@ -78,6 +79,39 @@ class TestResult:
         assert all(each is results[0] for each in results)
         assert len(threads) == 1
         assert threads[0] in askers
+
+    def test_who_is_interrupted_while_decoding_may_ask_again(self) -> None:
+        interrupts = [KeyboardInterrupt()]
+
+        def decode(raw: int) -> int:
+            if interrupts:
+                raise interrupts.pop()
+            return raw
+
+        future = AgentFuture(decode)
+        future.set_result(1)
+        with pytest.raises(KeyboardInterrupt):
+            future.result()
+        assert future.result() == 1
+
+    def test_who_is_interrupted_before_decoding_may_ask_again(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        class Interrupted:
+            def __enter__(self) -> None: ...
+
+            def __exit__(self, *exc: object) -> None:
+                monkeypatch.undo()
+                raise KeyboardInterrupt
+
+        future = AgentFuture(int)
+        future.set_result("1")
+        monkeypatch.setattr(answer, "MOMENT", Interrupted())
+        with pytest.raises(KeyboardInterrupt):
+            future.result()
+        asker = in_thread(future.result)
+        asker.join(10)
+        assert not asker.is_alive()
 
     def test_an_error_of_decoding_is_the_error_each_time(self) -> None:
         future = AgentFuture(refuse)

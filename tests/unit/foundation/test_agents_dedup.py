@@ -85,3 +85,11 @@ def test_rows_make_the_same_table(is_packed: bool) -> None:
     assert not again.record("you", 9, answered(None))
     again.acknowledge("me", 9)
     assert table.look_up("me", 3) == answered(b"3", is_ok=False), "they share nothing"
+
+
+def test_an_answer_that_its_sender_has_is_not_kept_when_it_comes_late() -> None:
+    table = Dedup()
+    table.record("me", 5, answered())
+    table.acknowledge("me", 5)
+    table.record("me", 3, answered())
+    assert table.rows() == [("me", 5, 5, [(5, *answered())])]

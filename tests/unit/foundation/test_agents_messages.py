@@ -77,3 +77,17 @@ def test_another_protocol_is_refused() -> None:
     blob = msgpack.packb([1, "me", 1, 0, False, 0.0, []])
     with pytest.raises(InvalidRequestError, match="protocol 2 of messages; got 1"):
         decode_flight(blob)
+
+
+@pytest.mark.parametrize(
+    "blob",
+    [b"\xc1", msgpack.packb(7), msgpack.packb([2, [1, DONE]]), msgpack.packb([2, 7])],
+)
+def test_what_is_no_answer_is_refused_as_a_whole(blob: bytes) -> None:
+    with pytest.raises(InvalidRequestError, match="a host answers in lists"):
+        decode_answers(blob)
+
+
+def test_answers_of_another_protocol_are_refused() -> None:
+    with pytest.raises(InvalidRequestError, match="speaks protocol 2 of messages; its host"):
+        decode_answers(msgpack.packb([1, []]))

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 import pytest
 
+from dspex.errors import InvalidArgumentError
 from dspex.foundation.agents.tracked import TrackedState
 
 
@@ -154,3 +155,11 @@ def test_a_copy_of_all_touches_nothing() -> None:
     assert found == {"log": []}
     assert "log" in repr(kept.state)
     assert kept.state._touched is None
+
+
+def test_a_key_that_is_no_text_to_others_is_refused_where_it_is_set() -> None:
+    kept = Kept(n=1)
+    with pytest.raises(InvalidArgumentError, match=r"UTF-8; got 'bad\\udcff'"):
+        kept.state["bad\udcff"] = 1
+    assert kept.changes() == ({}, [])
+    assert dict(kept.state) == {"n": 1}

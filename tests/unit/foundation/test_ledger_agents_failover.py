@@ -216,6 +216,19 @@ def test_recovery_waits_while_a_lost_worker_may_still_believe_in_its_lease() -> 
     assert run.host(":x") not in ("", here)
 
 
+def test_recovery_takes_what_waited_before_others_were_lost_at_the_same_address() -> None:
+    run = run_with("a", "b", failover="manual")
+    here = run.host(":x")
+    run.close(here)
+    run.run(LEASE + 1.0)
+    run.worker(here)
+    run.create(":auto", worker=here, persistence="durable")
+    run.made(":auto")
+    run.close(here)
+    keys = run.call("client", "agents.recover", worker=here, keys=None)
+    assert keys == ([":x"], True)
+
+
 def test_recovery_of_a_worker_takes_all_that_wait_for_it() -> None:
     run = run_with("a", failover="manual")
     run.running(":y", failover="manual", persistence="durable")

@@ -133,12 +133,15 @@ class Losses:
         InvalidRequestError
             Where one does not wait for it.
         """
-        held, fenced = self._known.held, self._known.fenced
-        if keys is None and address in self._known.fences:
-            keys = [key for key, host in fenced.items() if host == address]
-            keys = [key for key in keys if self._known.agents[key].spec.failover == "manual"]
-        if keys and any(fenced.get(key) == address for key in keys):
-            return keys, False
+        held = self._known.held
+        fenced = {
+            key
+            for key, host in self._known.fenced.items()
+            if host == address and self._known.agents[key].spec.failover == "manual"
+        }
+        waiting = sorted(fenced if keys is None else fenced.intersection(keys))
+        if waiting:
+            return waiting, False
         if keys is None:
             keys = [key for key, lost in held.items() if lost == address]
         keys = list(dict.fromkeys(keys))

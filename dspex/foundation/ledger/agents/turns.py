@@ -34,6 +34,10 @@ _own = threading.local()
 def pack_turn(turn: Mapping[str, Any]) -> bytes:
     """Pack a turn.
 
+    Raises
+    ------
+    InvalidRequestError
+
     Examples
     --------
     >>> unpack_turn(pack_turn({"a": ":x", "i": (1, 1), "s": {"n": b"1"}}))
@@ -43,7 +47,12 @@ def pack_turn(turn: Mapping[str, Any]) -> bytes:
         pack = _own.pack
     except AttributeError:
         pack = _own.pack = msgpack.Packer().pack
-    packed: bytes = pack(turn)
+    try:
+        packed: bytes = pack(turn)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise InvalidRequestError(
+            f"a turn is plain data; that of {turn.get('a')!r:.80} is not: {error}"
+        ) from error
     return packed
 
 
@@ -160,7 +169,7 @@ _FIELDS: Mapping[str, Callable[[Any], bool]] = {
     "m": lambda value: value is None or isinstance(value, bytes),
     "e": lambda value: value == 1,
 }
-"""{field of a turn, see `Agent.take`: whether a value is one}; ``m``: let go, with its parcel;
+"""{field of a turn, see above: whether a value is one}; ``m``: let go, with its parcel;
 ``e``: stopped."""
 
 _MARKS = ("t", "m", "e")

@@ -1,0 +1,65 @@
+"""The way of calls from this process, with a ledger and a host that are played by the test."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+from types import SimpleNamespace
+from typing import Any, cast
+
+from dspex.agents.called import CallFuture
+from dspex.cluster.agents.messenger import Messenger
+from dspex.cluster.agents.requests import AUTO
+from dspex.foundation.agents.messages import DONE, Message, decode_flight, encode_answers
+from dspex.testing.ledgers import run
+
+
+class Way:
+    """A messenger that knows where the agent is; its host answers all with their numbers."""
+
+    session = "me"
+
+    def __init__(self) -> None:
+        caller: Any = self
+        self.sent: list[Message] = []
+        self.messages = Messenger(caller, self.send)
+        self.messages.learn(":x", is_kept=False)
+        self.messages._outbound.places[":x"] = "a"
+        loop = asyncio.get_running_loop()
+        self.runtime = cast("Any", SimpleNamespace(loop=loop, messages=self.messages))
+
+    def now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    async def send(self, address: str, blob: bytes) -> bytes:
+        flight = decode_flight(blob)
+        self.sent += flight.messages
+        return encode_answers((each.mid, DONE, pickle.dumps(each.mid)) for each in flight.messages)
+
+    def call(self) -> CallFuture:
+        future = CallFuture(":x", "inc", b"", AUTO, self.runtime)
+        self.messages.submit(future)
+        return future
+
+
+def test_calls_are_sent_in_order_and_answered() -> None:
+    async def work() -> None:
+        way = Way()
+        calls = [way.call() for _ in range(5)]
+        assert list(await asyncio.gather(*calls)) == [1, 2, 3, 4, 5]
+        assert [each.mid for each in way.sent] == [1, 2, 3, 4, 5]
+        await way.messages.close()
+
+    run(work())
+
+
+def test_a_call_that_is_cancelled_before_it_is_looked_at_is_never_sent() -> None:
+    async def work() -> None:
+        way = Way()
+        first, cancelled, last = (way.call() for _ in range(3))
+        assert cancelled.cancel()
+        assert list(await asyncio.gather(first, last)) == [1, 2]
+        assert len(way.sent) == 2
+        await way.messages.close()
+
+    run(work())
