@@ -50,6 +50,11 @@ def test_promises_hold_where_a_host_is_left_alone_with_a_reader(block: int) -> N
         check_world(seed, **CUT_OFF)
 
 
+@pytest.mark.parametrize("seed", [1340])
+def test_seeds_that_found_something(seed: int) -> None:
+    check_world(seed, 10.0, **HARSH)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
 def test_promises_hold_in_thousands_of_hostile_worlds() -> None:

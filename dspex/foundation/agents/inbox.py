@@ -101,11 +101,14 @@ class Cell:
     joined : dict or None
         {(sender, number): the ticket, or a list of tickets} of messages exactly once that wait,
         run, or are to be committed.
+    accepted : dict or None
+        {sender: the largest number} of those.
     resident : Any
         What the host has made of it.
     """
 
     __slots__ = (
+        "accepted",
         "dedup",
         "is_busy",
         "is_durable",
@@ -134,6 +137,7 @@ class Cell:
         self.mailbox: deque[Letter] | None = None
         self.dedup: Dedup | None = None
         self.joined: dict[tuple[str, int], Any] | None = None
+        self.accepted: dict[str, int] | None = None
         self.resident: Any = None
 
     @property
@@ -221,6 +225,10 @@ class Inbox:
             if others is not None:
                 cell.joined[of_one] = [*_listed(others), ticket]
                 return True
+            if self._was_refused(cell, message):
+                # Not now: what its sender sent after it is under way.
+                self._answer(ticket, REFUSED, error_payload(_too_late(message)))
+                return True
         if cell.dedup is None:
             return False
         found = cell.dedup.look_up(message.sender, message.number)
@@ -238,9 +246,19 @@ class Inbox:
         return True
 
     @staticmethod
+    def _was_refused(cell: Cell, message: Message) -> bool:
+        """Whether it came before one that is under way, and it was too late for it then."""
+        if message.left is None or message.flags & CAST or cell.accepted is None:
+            return False
+        return message.number < cell.accepted.get(message.sender, 0)
+
+    @staticmethod
     def _join(cell: Cell, message: Message, ticket: Ticket) -> None:
         if cell.joined is None:
             cell.joined = {}
+        if cell.accepted is None:
+            cell.accepted = {}
+        cell.accepted[message.sender] = max(message.number, cell.accepted.get(message.sender, 0))
         cell.joined[message.sender, message.number] = ticket
 
     def ready(self, cell: Cell, dedup: Dedup | None) -> None:
@@ -347,7 +365,7 @@ class Inbox:
             return ()
         found = joined.pop((message.sender, message.number), None)
         if not joined:
-            cell.joined = None
+            cell.joined = cell.accepted = None
         return () if found is None else _listed(found)
 
     def record(self, cell: Cell, message: Message, answered: Fields) -> None:
@@ -374,7 +392,7 @@ class Inbox:
 
     def _dismiss(self, cell: Cell) -> None:
         self.leave(cell)
-        joined, cell.joined = cell.joined, None
+        joined, cell.joined, cell.accepted = cell.joined, None, None
         for found in (joined or {}).values():
             for ticket in _listed(found):
                 self._send_away(cell.key, ticket)

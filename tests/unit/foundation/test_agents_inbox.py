@@ -334,6 +334,21 @@ def test_what_waited_too_long_is_refused_and_the_rest_runs() -> None:
     desk.assert_quiet()
 
 
+def test_what_was_refused_as_late_does_not_run_behind_what_was_sent_after_it() -> None:
+    desk = Desk()
+    late, following = desk.send(1, left=1.0), desk.send(2)
+    (letter,) = desk.take(now=1.5)
+    assert letter.message.number == 2
+    assert isinstance(desk.error(late), DeadlineError)
+    again = desk.send(1, left=1.0, link=Link(), now=1.6)
+    assert isinstance(desk.error(again), DeadlineError), "2 is under way"
+    desk.inbox.answer(desk.cell, letter, DONE, b"r2")
+    assert desk.status(following) == DONE
+    desk.cell.is_busy = False
+    desk.assert_quiet()
+    assert desk.cell.accepted is None
+
+
 def test_a_deadline_counts_from_when_the_message_came() -> None:
     desk = Desk()
     ticket = desk.send(left=1.0, now=10.0)
