@@ -16,7 +16,6 @@ alive, took longer than all else when the whole batch was.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -27,8 +26,11 @@ from dspex.errors import InvalidRequestError
 __all__ = ["Head", "checked_head", "is_token", "pack_turn", "unpack_turn"]
 
 
-_own = threading.local()
-"""A packer for each thread: a new one each time takes as long as the packing."""
+_is_compiled = msgpack.Packer.__module__ != "msgpack.fallback"
+
+_pack: Callable[[Any], bytes] = msgpack.Packer().pack if _is_compiled else msgpack.packb
+"""One packer for all, as a new one takes as long as the packing. The compiled one may serve several
+threads: it does not let go of Python's lock in the middle."""
 
 
 def pack_turn(turn: Mapping[str, Any]) -> bytes:
@@ -44,16 +46,11 @@ def pack_turn(turn: Mapping[str, Any]) -> bytes:
     {'a': ':x', 'i': [1, 1], 's': {'n': b'1'}}
     """
     try:
-        pack = _own.pack
-    except AttributeError:
-        pack = _own.pack = msgpack.Packer().pack
-    try:
-        packed: bytes = pack(turn)
+        return _pack(turn)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise InvalidRequestError(
             f"a turn is plain data; that of {turn.get('a')!r:.80} is not: {error}"
         ) from error
-    return packed
 
 
 def unpack_turn(blob: bytes) -> dict[str, Any]:
