@@ -26,8 +26,8 @@ logger = logging.getLogger("dspex.agents")
 _OPEN = (PENDING, RUNNING)
 _CANCELLED = (CANCELLED, CANCELLED_AND_NOTIFIED)
 
-_NOBODY_WAITS = threading.Event()
-"""In place of an event of its own, for a result that is being decoded."""
+_CLOSED: Any = object()
+"""In place of a result that nobody has asked for yet, and so was not decoded."""
 
 
 class AgentFuture(concurrent.futures.Future[Any]):
@@ -70,13 +70,14 @@ class AgentFuture(concurrent.futures.Future[Any]):
     # another kind, CPython 3.11 may have to make it a dict, and while that collects garbage another
     # thread makes another one; what the first one has written is lost.
     __slots__ = (
-        "_decoded",
         "_decoding",
+        "_error",
         "_exception",
         "_listener",
         "_others",
         "_result",
         "_state",
+        "_value",
         "_watchers",
     )
 
@@ -108,8 +109,9 @@ class AgentFuture(concurrent.futures.Future[Any]):
         self._listener: Callable[[Any], object] | None = None  # the first one, mostly the only one
         self._others: list[Callable[[Any], object]] | None = None
         self._watchers: list[Any] | None = None
-        self._decoded: Outcome | None = None
-        self._decoding: threading.Event | None = None
+        self._value: Any = _CLOSED
+        self._error: BaseException | None = None  # of decoding it
+        self._decoding: threading.Lock | None = None  # whoever decodes holds it
 
     # --- what a call of its own does otherwise -----------------------------------------------
 
@@ -138,32 +140,37 @@ class AgentFuture(concurrent.futures.Future[Any]):
 
     def set_result(self, result: Any) -> None:
         """Give the answer, not yet decoded; dropped where the call was cancelled."""
-        self._fill(result, None)
+        if not self._fill(result, None):
+            self._refuse_second()
 
     def set_exception(self, exception: BaseException | None) -> None:
         """Give the error; dropped where the call was cancelled."""
-        self._fill(None, exception)
+        if not self._fill(None, exception):
+            self._refuse_second()
 
-    def _fill(self, result: Any, error: BaseException | None) -> None:
+    def _refuse_second(self) -> None:
+        if not self.cancelled():
+            raise concurrent.futures.InvalidStateError(f"{self!r} is filled once")
+
+    def _fill(self, result: Any, error: BaseException | None) -> bool:
+        """End it, unless it has ended; tells whether it did."""
         with MOMENT:
             if self._state not in _OPEN:
-                if self.cancelled():
-                    return
-                raise concurrent.futures.InvalidStateError(f"{self!r} is filled once")
+                return False
             self._result = result
             self._exception = error
             self._state = FINISHED
             for watcher in self._watchers or ():
                 (watcher.add_result if error is None else watcher.add_exception)(self)
-        self._invoke_callbacks()
+        if self._listener is not None or self._others is not None:
+            self._invoke_callbacks()
+        return True
 
     def _invoke_callbacks(self) -> None:
-        first, others = self._listener, self._others
-        if first is not None:
-            self._call(first)
-        if others is not None:
-            for listener in others:
-                self._call(listener)
+        if self._listener is not None:
+            self._call(self._listener)
+        for listener in self._others or ():
+            self._call(listener)
 
     def _call(self, listener: Callable[[Any], object]) -> None:
         try:
@@ -317,13 +324,16 @@ class AgentFuture(concurrent.futures.Future[Any]):
 
     def outcome(self, timeout: float | str | None = None) -> Outcome:
         """The result or the error; raises what `exception` raises."""
-        if self._decoded is not None:
-            return self._decoded
-        if self._state == FINISHED:
-            if self._exception is not None:
-                return Outcome(error=self._exception)
-            return self._decoded_once()
-        seconds = seconds_of(timeout)
+        if self._state != FINISHED:
+            self._wait(seconds_of(timeout))
+        if self._exception is not None:
+            return Outcome(None, self._exception)
+        if self._value is _CLOSED:
+            self._open()
+        return Outcome(self._value, self._error)
+
+    def _wait(self, seconds: float | None) -> None:
+        """Wait until it has ended; raises where it did otherwise than with an answer."""
         if seconds != 0 and not self.done() and is_on_loop(self.loop):
             raise InvalidArgumentError(
                 f"on an event loop an answer is awaited, because to block the loop may be to "
@@ -334,8 +344,7 @@ class AgentFuture(concurrent.futures.Future[Any]):
                 f"{self._what()} did not come within {seconds:g} seconds; the call goes on: ask "
                 "again, or cancel() it"
             )
-        error = super().exception(0)
-        return Outcome(error=error) if error is not None else self._decoded_once()
+        super().exception(0)  # which raises where it was cancelled
 
     def _is_done_within(self, seconds: float | None) -> bool:
         if self.done() or seconds == 0:
@@ -347,41 +356,31 @@ class AgentFuture(concurrent.futures.Future[Any]):
         finally:
             unsubscribe()
 
-    def _decoded_once(self) -> Outcome:
-        while self._decoded is None:
-            is_mine = False
+    def _open(self) -> None:
+        """Decode the result, once; whoever asks meanwhile waits."""
+        mine = threading.Lock()
+        with mine:
             try:  # all of it: Ctrl-C may come at any place
-                with MOMENT:
-                    another = self._decoding
-                    if another is None:
-                        self._decoding, is_mine = _NOBODY_WAITS, True
-                    elif another is _NOBODY_WAITS:
-                        another = self._decoding = threading.Event()
-                if is_mine:
-                    self._decoded = self._opened()
-                elif another is not None and self._decoded is None:
-                    # Looked at after the event is there: who decodes does it the other way round.
-                    another.wait()
+                while self._value is _CLOSED:
+                    with MOMENT:
+                        if self._decoding is None:
+                            self._decoding = mine
+                        decoding = self._decoding
+                    if decoding is mine:
+                        self._decode_mine()
+                    else:
+                        with decoding:
+                            pass
             finally:
-                if is_mine:
-                    self._hand_over()
-        return self._decoded
+                if self._decoding is mine:
+                    self._decoding = None  # where it was cut off, who waits does it
 
-    def _opened(self) -> Outcome:
+    def _decode_mine(self) -> None:
         try:
-            return Outcome(self._decode(self._result))
+            self._value = self._decode(self._result)
         except Exception as error:
-            return Outcome(error=error)
-
-    def _hand_over(self) -> None:
-        """Wake who waits for what is decoded, or is to be decoded by another."""
-        if self._decoded is not None:
-            waiting = self._decoding
-        else:
-            with MOMENT:
-                waiting, self._decoding = self._decoding, None
-        if waiting is not None and waiting is not _NOBODY_WAITS:
-            waiting.set()
+            self._error = error
+            self._value = None
 
     def subscribe(self, listener: Callable[[AgentFuture], object]) -> Callable[[], None]:
         """As `add_done_callback`; gives what takes it back.

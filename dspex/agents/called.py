@@ -25,15 +25,22 @@ __all__ = ["CallFuture"]
 class CallFuture(AgentFuture, Request):
     """The answer of an agent to one call, to come; filled with a pickle, or a `Raised`."""
 
-    __slots__ = ("_runtime", "args", "flags", "key", "message", "method")
+    __slots__ = (
+        "_runtime",
+        "args",
+        "below",
+        "flags",
+        "key",
+        "left",
+        "method",
+        "mid",
+        "number",
+        "sender",
+    )
 
     def __init__(self, key: str, method: str, args: bytes, flags: int, runtime: Runtime) -> None:
         self._begin()
-        self.key = key
-        self.method = method
-        self.args = args
-        self.flags = flags
-        self.message = None
+        self._address(key, method, args, flags)
         self._runtime = runtime
 
     # --- as a request ------------------------------------------------------------------------
@@ -45,13 +52,10 @@ class CallFuture(AgentFuture, Request):
 
     def answer(self, payload: bytes | None) -> None:
         """Take what the method returned, as it came; it is taken once."""
-        if not self.done():
-            self._fill(payload, None)
+        self._fill(payload, None)
 
     def fail(self, error: Raised | DspexError) -> None:
         """Take what it raised, or why there is no answer; it is taken once."""
-        if self.done():
-            return
         if isinstance(error, Raised):
             self._fill(error, None)
         else:

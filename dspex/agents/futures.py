@@ -243,28 +243,37 @@ _IS_ENOUGH: Mapping[ReturnWhen, Callable[[Any], bool] | None] = {
 """Whether one that is done ends the wait for all."""
 
 
-def _settling(leaves: Sequence[_Leaf], return_when: ReturnWhen) -> _Flow[bool]:
-    """Wait until so many are done; gives whether that came in time."""
-    pending = [leaf for leaf in leaves if not leaf.done()]
+def _settling(
+    leaves: Sequence[_Leaf], return_when: ReturnWhen
+) -> _Flow[tuple[bool, _Leaf | None]]:
+    """Wait until so many are done; gives whether that came in time, and which one was enough."""
     is_enough = _IS_ENOUGH[return_when]
+    pending = []
+    for leaf in leaves:
+        if not leaf.done():
+            pending.append(leaf)
+        elif is_enough is not None and is_enough(leaf):
+            return True, leaf
     if not pending:
-        return True
-    if is_enough is not None and any(is_enough(leaf) for leaf in leaves if leaf.done()):
-        return True
+        return True, None
     total = len(pending)
     signal: concurrent.futures.Future[None] = concurrent.futures.Future()
     arrived: deque[_Leaf] = deque()  # whose appending is atomic
+    enough: deque[_Leaf] = deque()
 
     def count(leaf: _Leaf) -> None:
+        if is_enough is not None and is_enough(leaf):
+            enough.append(leaf)
         arrived.append(leaf)
-        if len(arrived) >= total or (is_enough is not None and is_enough(leaf)):
+        if len(arrived) >= total or enough:
             with suppress(concurrent.futures.InvalidStateError):
                 signal.set_result(None)
 
     for leaf in pending:
         _subscribe(leaf, count)
     try:
-        return (yield signal)
+        is_in_time = yield signal
+        return is_in_time, enough[0] if enough else None
     finally:
         if len(arrived) < total:
             for leaf in pending:
@@ -283,21 +292,19 @@ def _gathering(
 ) -> _Flow[list[Any]]:
     when: ReturnWhen = "ALL_COMPLETED" if return_exceptions else "FIRST_EXCEPTION"
     total = len(leaves)
-    if not (yield from _settling(leaves, when)):
+    is_in_time, failed = yield from _settling(leaves, when)
+    if failed is None and not is_in_time:
         raise _late(sum(not leaf.done() for leaf in leaves), total, seconds)
-    if not return_exceptions:
-        leaves = [leaf for leaf in leaves if leaf.done() and _failed(leaf)][:1] or leaves
+    if failed is not None:
+        nested = leaves = [failed]
 
-    outcomes: dict[Any, Outcome] = {}
+    fetched: dict[Any, Outcome] = {}
     of_client: dict[Any, list[Any]] = {}
     for leaf in leaves:
         if isinstance(leaf, AgentFuture):
-            try:
-                outcomes[leaf] = leaf.outcome()
-            except concurrent.futures.CancelledError as error:
-                outcomes[leaf] = Outcome(error=error)
-        elif leaf.status == "cancelled":  # its client may be closed
-            outcomes[leaf] = Outcome(error=concurrent.futures.CancelledError(str(leaf.key)))
+            continue
+        if leaf.status == "cancelled":  # its client may be closed
+            fetched[leaf] = Outcome(error=concurrent.futures.CancelledError(str(leaf.key)))
         else:
             of_client.setdefault(leaf.client, []).append(leaf)
     fetches = {
@@ -307,24 +314,30 @@ def _gathering(
     for fetch, group in fetches.items():
         if not (yield fetch):
             raise _late(len(group), total, seconds)
-        outcomes.update(zip(group, fetch.result(), strict=True))
-
-    if not return_exceptions:
-        for leaf in leaves:
-            failure = outcomes[leaf].error
-            if failure is not None:
-                raise failure
-    return _nested_results(nested, outcomes)
+        fetched.update(zip(group, fetch.result(), strict=True))
+    return _nested_results(nested, fetched, return_exceptions)
 
 
-def _nested_results(nested: Sequence[Any], outcomes: Mapping[Any, Outcome]) -> list[Any]:
+def _nested_results(
+    nested: Sequence[Any], fetched: Mapping[Any, Outcome], return_exceptions: bool
+) -> list[Any]:
     results: list[Any] = []
     for item in nested:
-        if isinstance(item, AgentFuture) or not isinstance(item, list | tuple):
-            value, error = outcomes[item]
-            results.append(value if error is None else error)
+        if isinstance(item, AgentFuture):
+            try:
+                value, error = item.outcome()
+            except concurrent.futures.CancelledError as cancelled:
+                value, error = None, cancelled
+        elif isinstance(item, list | tuple):
+            value, error = _nested_results(item, fetched, return_exceptions), None
         else:
-            results.append(_nested_results(item, outcomes))
+            value, error = fetched[item]
+        if error is None:
+            results.append(value)
+        elif return_exceptions:
+            results.append(error)
+        else:
+            raise error
     return results
 
 

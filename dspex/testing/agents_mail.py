@@ -126,7 +126,7 @@ class Sender:
     """An outbound, and what it says of each message in the end."""
 
     def __init__(self, **places: str) -> None:
-        self.outbound = Outbound()
+        self.outbound: Outbound[Message] = Outbound()
         self.outbound.places.update({f":{key}": address for key, address in places.items()})
         self.mids = count(1)
         self.finals: dict[int, tuple[int, Any]] = {}

@@ -25,6 +25,7 @@ from dspex.foundation.agents.messages import (
     EXACTLY_ONCE,
     REFUSED,
     Message,
+    fields_of,
     fingerprint_of,
 )
 from dspex.foundation.agents.outbound import Posted
@@ -141,7 +142,8 @@ class Host:
         assert exchange.posted is not None
         link.next_place += 1
         link.outstanding += len(exchange.posted.messages)
-        for message in exchange.posted.messages:
+        for sent in exchange.posted.messages:
+            message = Message(*fields_of(sent))
             ticket = Ticket(link, message.mid)
             if not message.flags & CANCEL:
                 self.inbox.accept(message, ticket, now)

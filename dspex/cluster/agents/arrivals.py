@@ -136,7 +136,7 @@ class Arrivals:
             return b""
         return encode_answers(answers)
 
-    def _link(self, flight: Flight) -> _Link | None:
+    def _link(self, flight: Flight[Message]) -> _Link | None:
         self._sweep()
         link = self._links.get(flight.link)
         if link is None or link.generation < flight.generation:
@@ -156,7 +156,7 @@ class Arrivals:
                 if now - link.touched > IDLE_AFTER and not link.outstanding:
                     del self._links[name]
 
-    async def _in_order(self, link: _Link, flight: Flight) -> bool:
+    async def _in_order(self, link: _Link, flight: Flight[Message]) -> bool:
         place = flight.place
         assert place is not None
         while place > link.next_place:

@@ -48,7 +48,11 @@ class Finder:
     """
 
     def __init__(
-        self, caller: Caller, outbound: Outbound, found: Found, spawn: Callable[[Any], None]
+        self,
+        caller: Caller,
+        outbound: Outbound[Any],
+        found: Found,
+        spawn: Callable[[Any], None],
     ) -> None:
         self._caller = caller
         self._outbound = outbound

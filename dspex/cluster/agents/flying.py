@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Protocol, final
 
 from dspex.cluster.agents.requests import NotSentError
-from dspex.foundation.agents.messages import Flight, Message, decode_answers, encode_flight
+from dspex.foundation.agents.messages import Flight, MessageLike, decode_answers, encode_flight
 from dspex.foundation.agents.outbound import Outbound, Posted
 from dspex.foundation.ports import Caller
 
@@ -29,10 +29,10 @@ DOUBT_AFTER = 0.5
 class Told(Protocol):
     """Who hears what became of messages."""
 
-    def answered(self, finals: Iterable[tuple[Message, int, Any]]) -> None:
+    def answered(self, finals: Iterable[tuple[MessageLike, int, Any]]) -> None:
         """Take what became of messages: (message, status, payload) of each."""
 
-    def cut_off(self, message: Message, address: str, error: BaseException | None) -> None:
+    def cut_off(self, message: MessageLike, address: str, error: BaseException | None) -> None:
         """Take that nobody knows what became of a message."""
 
     def may_send(self, address: str) -> None:
@@ -57,7 +57,7 @@ class Flying:
     def __init__(
         self,
         caller: Caller,
-        outbound: Outbound,
+        outbound: Outbound[MessageLike],
         send: Callable[[str, bytes], Awaitable[bytes]],
         told: Told,
         spawn: Callable[[Any], None],
@@ -86,7 +86,7 @@ class Flying:
         await self._exchange(posted.address, posted.generation, posted.place, flight)
 
     async def _exchange(
-        self, address: str, generation: int, place: int | None, flight: Flight
+        self, address: str, generation: int, place: int | None, flight: Flight[Any]
     ) -> None:
         error: Exception | None = None
         answers = None
@@ -103,7 +103,7 @@ class Flying:
         self._told.may_send(address)
         self._poll(address)
 
-    async def _sent(self, address: str, flight: Flight) -> bytes:
+    async def _sent(self, address: str, flight: Flight[Any]) -> bytes:
         """Send a flight; TimeoutError where its host is another by now, or silent for long."""
         while True:
             try:
@@ -114,7 +114,7 @@ class Flying:
                 if await self._caller.read("agents.host", address=address) is None:
                     raise
 
-    async def _sent_once(self, address: str, flight: Flight) -> bytes:
+    async def _sent_once(self, address: str, flight: Flight[Any]) -> bytes:
         if self._is_given_up(address, flight.generation):
             raise NotSentError(f"{address} was given up")
         sending = self._loop.create_task(self._transfer(address, flight))
@@ -142,7 +142,7 @@ class Flying:
             if not under_way:
                 self._sending.pop((address, flight.generation), None)
 
-    async def _transfer(self, address: str, flight: Flight) -> bytes:
+    async def _transfer(self, address: str, flight: Flight[Any]) -> bytes:
         return await self._send(address, encode_flight(flight))
 
     def _poll(self, address: str) -> None:
@@ -154,7 +154,7 @@ class Flying:
         self._spawn(self._ask(address, generation))
 
     async def _ask(self, address: str, generation: int) -> None:
-        flight = Flight(self._link, generation, None, True, POLL_HOLD, ())
+        flight: Flight[Any] = Flight(self._link, generation, None, True, POLL_HOLD, ())
         try:
             await self._exchange(address, generation, None, flight)
         finally:

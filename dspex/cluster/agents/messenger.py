@@ -39,7 +39,7 @@ from dspex.foundation.agents.messages import (
     EXACTLY_ONCE,
     RAISED,
     Message,
-    message_of,
+    MessageLike,
 )
 from dspex.foundation.agents.outbound import Outbound
 from dspex.foundation.ledger.wire import rebuilt_error
@@ -73,7 +73,7 @@ class Messenger:
     def __init__(self, caller: Caller, send: Callable[[str, bytes], Awaitable[bytes]]) -> None:
         self._caller = caller
         self._loop = asyncio.get_running_loop()
-        self._outbound = Outbound()
+        self._outbound: Outbound[MessageLike] = Outbound()
         self._requests: dict[int, Request] = {}
         self._mids = itertools.count(1)
         self._kept: dict[str, bool] = {}
@@ -189,43 +189,39 @@ class Messenger:
     def _enqueue(self, request: Request) -> None:
         """Number a call whose receiver is known, and put it on its way."""
         key, flags = request.key, request.flags
-        sender, number, below = request.sender, request.number, request.below
         is_kept = self._kept[key]
         delivery = flags & DELIVERY
         if delivery == AUTO:
             delivery = EXACTLY_ONCE if is_kept else AT_MOST_ONCE
         elif delivery == EXACTLY_ONCE and not is_kept:
-            if not sender:
+            if not request.sender:
                 self._fail(request, not_once_error(key))
                 return
             delivery = AT_LEAST_ONCE  # of an agent's own messages: as much as there can be
-        flags = flags & ~DELIVERY | delivery
-        left = None
+        if delivery == EXACTLY_ONCE and not request.sender:
+            self._number(request)
+        request.flags = flags & ~DELIVERY | delivery
         if request.deadline is not None:
-            left = request.deadline - self._caller.now()
-        if delivery == EXACTLY_ONCE and not sender:
-            sender, number, below = self._numbered(key)
-        mid = next(self._mids)
-        message = request.message = message_of(
-            (mid, key, flags, sender, number, below, left, request.method, request.args)
-        )
+            request.left = request.deadline - self._caller.now()
+        mid = request.mid = next(self._mids)
         self._requests[mid] = request
-        address = self._outbound.send(message)
+        address = self._outbound.send(request)
         if address is not None:
             self._dirty[address] = None
 
-    def _numbered(self, key: str) -> tuple[str, int, int]:
+    def _number(self, request: Request) -> None:
+        """Have its receiver tell it from all others of this session."""
         if self._session != self._caller.session:
             self._session = self._caller.session
             self._numbers = itertools.count(1)
             self._unanswered.clear()
         number = next(self._numbers)
-        waiting = self._unanswered.get(key)
+        waiting = self._unanswered.get(request.key)
         if waiting is None:
-            waiting = self._unanswered[key] = {}
-        below = next(iter(waiting), number)
+            waiting = self._unanswered[request.key] = {}
+        request.sender, request.number = self._session, number
+        request.below = next(iter(waiting), number)
         waiting[number] = None
-        return self._session, number, below
 
     # --- flights -----------------------------------------------------------------------------
 
@@ -243,7 +239,7 @@ class Messenger:
                 self._spawn(self._flying.fly(posted))
         self._finder.look_when_due()
 
-    def answered(self, finals: Iterable[tuple[Message, int, Any]]) -> None:
+    def answered(self, finals: Iterable[tuple[MessageLike, int, Any]]) -> None:
         """Take what became of messages."""
         requests = self._requests
         for message, status, payload in finals:
@@ -251,12 +247,13 @@ class Messenger:
             if request is None:
                 continue
             if status == DONE:
-                self._settle(request)
+                if request.sender or request.timer is not None:
+                    self._settle(request)
                 request.answer(payload)
             else:
                 self._fail(request, Raised(payload) if status == RAISED else rebuilt_error(payload))
 
-    def cut_off(self, message: Message, address: str, error: BaseException | None) -> None:
+    def cut_off(self, message: MessageLike, address: str, error: BaseException | None) -> None:
         """Take that nobody knows what became of a message."""
         request = self._requests.pop(message.mid, None)
         if request is not None:
@@ -273,10 +270,11 @@ class Messenger:
         """Remember a call no longer that is answered in a moment."""
         if request.timer is not None:
             request.timer.cancel()
-        message = request.message
-        if message is not None and message.sender == self._session:
-            self._acknowledge(message)
-        elif request.sender:
+        if not request.sender:
+            return
+        if request.sender == self._session:
+            self._acknowledge(request)
+        else:
             of_one = (request.sender, request.number)
             if self._delivering.get(of_one) is request:
                 del self._delivering[of_one]
@@ -285,24 +283,23 @@ class Messenger:
         self._settle(request)
         request.fail(error)
 
-    def _acknowledge(self, message: Message) -> None:
+    def _acknowledge(self, request: Request) -> None:
         """Have the receiver keep the answer no longer."""
-        waiting = self._unanswered.get(message.key)
+        waiting = self._unanswered.get(request.key)
         if waiting is not None:
-            waiting.pop(message.number, None)
+            waiting.pop(request.number, None)
             if not waiting:
-                del self._unanswered[message.key]
+                del self._unanswered[request.key]
 
     def _expire(self, request: Request) -> None:
         """Wait for a call no longer; what has not begun never will."""
-        message = request.message
         words = "it waits for its agent"
-        if message is not None:
-            if self._requests.pop(message.mid, None) is None:
+        if request.mid:
+            if self._requests.pop(request.mid, None) is None:
                 return
-            if not self._outbound.withdraw(message):
+            if not self._outbound.withdraw(request):
                 words = "it was sent, and may take effect"
-                self._withdraw(message)
+                self._withdraw(request)
         else:
             waiting = self._unresolved.get(request.key, [])
             if request in waiting:
@@ -317,19 +314,18 @@ class Messenger:
         self._loop.call_soon_threadsafe(self._cancel, request)
 
     def _cancel(self, request: Request) -> None:
-        message = request.message
-        if message is None or self._requests.pop(message.mid, None) is None:
+        if self._requests.pop(request.mid, None) is None:
             return
         self._settle(request)
-        if not self._outbound.withdraw(message):
-            self._withdraw(message)
+        if not self._outbound.withdraw(request):
+            self._withdraw(request)
 
-    def _withdraw(self, message: Message) -> None:
-        address = self._outbound.places.get(message.key)
+    def _withdraw(self, request: Request) -> None:
+        address = self._outbound.places.get(request.key)
         if address is None:
             return
         withdrawal = Message(
-            next(self._mids), message.key, CANCEL | CAST, "", message.mid, 0, None, "", b""
+            next(self._mids), request.key, CANCEL | CAST, "", request.mid, 0, None, "", b""
         )
         self._outbound.send(withdrawal)
         self._dirty[address] = None
@@ -379,7 +375,7 @@ class Messenger:
             if request not in patient:
                 self._fail(request, error)
 
-        def spares(message: Message) -> bool:
+        def spares(message: MessageLike) -> bool:
             return is_for_now and message.sender[:6] == "agent:" and bool(message.flags & CAST)
 
         for message in self._outbound.give_up(key, self._caller.now(), spares):

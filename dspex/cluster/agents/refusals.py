@@ -18,7 +18,7 @@ from dspex.errors import (
     UnavailableError,
     UnsupportedGuaranteeError,
 )
-from dspex.foundation.agents.messages import Message
+from dspex.foundation.agents.messages import MessageLike
 
 __all__ = [
     "closed_error",
@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 
-def cut_off_error(address: str, message: Message, error: BaseException | None) -> DeliveryError:
+def cut_off_error(address: str, message: MessageLike, error: BaseException | None) -> DeliveryError:
     """Of a message that is sent at most once, and of which no answer came."""
     return DeliveryError(
         f"the worker {address} was lost, or was not sure of its lease, while {message.method} was "

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Protocol, final
 
 from dspex.errors import AgentRaisedError, DspexError
-from dspex.foundation.agents.messages import CAST, Message
+from dspex.foundation.agents.messages import CAST
 
 __all__ = ["AUTO", "Cast", "Messages", "NotSentError", "Raised", "Request"]
 
@@ -72,29 +72,48 @@ class Request(ABC):
     method : str
     args : bytes
     flags : int
-        Delivery (`AUTO` too), `CAST`, `CONTROL`.
+        Delivery (`AUTO` until it is on its way), `CAST`, `CONTROL`.
 
     Attributes
     ----------
-    timeout : float or None
-        Seconds.
+    mid : int
+        Its number as a message; 0 as long as it is not on its way.
     sender, number, below
         Of an agent that sends exactly once; else this session numbers it.
+    left : float or None
+        Seconds until its deadline, when it was put on its way.
+    timeout : float or None
+        Seconds.
+
+    Notes
+    -----
+    It is sent as a message itself (`MessageLike`): there is no other object of it.
     """
 
+    mid: int
     key: str
+    flags: int
+    sender: str
+    number: int
+    below: int
+    left: float | None
     method: str
     args: bytes
-    flags: int
-    message: Message | None
 
     # What few calls have costs the others nothing.
     timeout: float | None = None
     deadline: float | None = None
     timer: asyncio.TimerHandle | None = None
-    sender: str = ""
-    number: int = 0
-    below: int = 0
+
+    def _address(self, key: str, method: str, args: bytes, flags: int) -> None:
+        self.mid = 0
+        self.key = key
+        self.flags = flags
+        self.sender = ""
+        self.number = self.below = 0
+        self.left = None
+        self.method = method
+        self.args = args
 
     @property
     @abstractmethod
@@ -128,11 +147,7 @@ class Cast(Request):
         flags: int,
         done: Callable[[DspexError | None], None],
     ) -> None:
-        self.key = key
-        self.method = method
-        self.args = args
-        self.flags = flags | CAST
-        self.message = None
+        self._address(key, method, args, flags | CAST)
         self.done = done
 
     @property

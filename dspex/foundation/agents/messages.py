@@ -19,10 +19,11 @@ objects as can be. Arguments, results and errors are pickles, which only agents 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain
-from typing import Any, NamedTuple
+from operator import attrgetter
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import msgpack
 
@@ -43,10 +44,12 @@ __all__ = [
     "RESUMED",
     "Flight",
     "Message",
+    "MessageLike",
     "decode_answers",
     "decode_flight",
     "encode_answers",
     "encode_flight",
+    "fields_of",
     "fingerprint_of",
     "message_of",
 ]
@@ -98,7 +101,33 @@ class Message(NamedTuple):
     args: bytes
 
 
+class MessageLike(Protocol):
+    """What has the fields of a message: one, or a call that is sent as one."""
+
+    @property
+    def mid(self) -> int: ...
+    @property
+    def key(self) -> str: ...
+    @property
+    def flags(self) -> int: ...
+    @property
+    def sender(self) -> str: ...
+    @property
+    def number(self) -> int: ...
+    @property
+    def below(self) -> int: ...
+    @property
+    def left(self) -> float | None: ...
+    @property
+    def method(self) -> str: ...
+    @property
+    def args(self) -> bytes: ...
+
+
 _FIELDS = len(Message._fields)
+
+fields_of: Callable[[MessageLike], tuple[Any, ...]] = attrgetter(*Message._fields)
+"""The fields of a message, or of what is sent as one."""
 
 message_of: Callable[[Sequence[Any]], Message] = partial(tuple.__new__, Message)
 """What `Message._make` does, without a call in between: messages come by the hundred thousand."""
@@ -109,7 +138,10 @@ def fingerprint_of(message: Message) -> int:
     return zlib.crc32(message.args, zlib.crc32(message.method.encode()))
 
 
-class Flight(NamedTuple):
+M = TypeVar("M", bound=MessageLike)
+
+
+class Flight(NamedTuple, Generic[M]):
     """What one process sends to a host at once."""
 
     link: str
@@ -117,10 +149,10 @@ class Flight(NamedTuple):
     place: int | None
     is_answered: bool
     hold: float
-    messages: Sequence[Message]
+    messages: Sequence[M]
 
 
-def encode_flight(flight: Flight) -> bytes:
+def encode_flight(flight: Flight[Any]) -> bytes:
     """Pack a flight.
 
     Examples
@@ -131,12 +163,12 @@ def encode_flight(flight: Flight) -> bytes:
     ... ]
     True
     """
-    flat = list(chain.from_iterable(flight.messages))
+    flat = list(chain.from_iterable(map(fields_of, flight.messages)))
     packed: bytes = msgpack.packb((PROTOCOL, *flight[:-1], flat))
     return packed
 
 
-def decode_flight(blob: bytes) -> Flight:
+def decode_flight(blob: bytes) -> Flight[Message]:
     """Unpack a flight.
 
     Raises
@@ -163,8 +195,8 @@ def encode_answers(answers: Iterable[tuple[int, int, Any]]) -> bytes:
     return packed
 
 
-def decode_answers(blob: bytes) -> list[tuple[int, int, Any]]:
-    """Unpack answers.
+def decode_answers(blob: bytes) -> Iterator[tuple[int, int, Any]]:
+    """Unpack answers; they are made one by one.
 
     Raises
     ------
@@ -173,7 +205,9 @@ def decode_answers(blob: bytes) -> list[tuple[int, int, Any]]:
     try:
         protocol, flat = msgpack.unpackb(blob)
         if protocol == PROTOCOL:
-            return list(zip(*[iter(flat)] * 3, strict=True))
+            if len(flat) % 3:
+                raise ValueError("it ends in the middle of an answer")
+            return zip(*[iter(flat)] * 3, strict=True)
     except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise InvalidRequestError(f"a host answers in lists; this is none: {error}") from error
     raise InvalidRequestError(

@@ -17,7 +17,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, final
+from operator import attrgetter
+from typing import Any, Generic, NamedTuple, TypeVar, final
 
 from dspex.foundation.agents.messages import (
     AT_MOST_ONCE,
@@ -26,6 +27,8 @@ from dspex.foundation.agents.messages import (
     FULL,
     RESUMED,
     Message,
+    MessageLike,
+    fields_of,
 )
 
 __all__ = ["MAX_FLIGHTS", "Lost", "Outbound", "Posted"]
@@ -38,6 +41,8 @@ RENEW_AFTER = 60.0
 host to forget a link, and to refuse what goes on with it."""
 
 _AGAIN = frozenset({ELSEWHERE, FULL})
+
+_MID = attrgetter("mid")
 
 AT_ONCE = 2_500
 BYTES_AT_ONCE = 2**20
@@ -53,17 +58,20 @@ class Posted(NamedTuple):
     generation: int
     place: int
     is_answered: bool
-    messages: Sequence[Message]
+    messages: Sequence[MessageLike]
 
 
-class Lost(NamedTuple):
+M = TypeVar("M", bound=MessageLike)
+
+
+class Lost(NamedTuple, Generic[M]):
     """What became of the messages of a link that broke."""
 
-    failed: list[Message]
+    failed: list[M]
 
 
 @final
-class _Link:
+class _Link(Generic[M]):
     __slots__ = (
         "flights",
         "generation",
@@ -72,6 +80,7 @@ class _Link:
         "outstanding",
         "put",
         "queue",
+        "resumed",
         "taken",
         "unanswered",
         "used",
@@ -82,15 +91,16 @@ class _Link:
         self.used = float("inf")  # when a flight left last
         self.next_place = 0
         self.is_answered = False
-        self.queue: deque[Message] = deque()
+        self.queue: deque[M] = deque()
+        self.resumed: set[int] = set()  # mids of the queue that are the first of their agents'
         self.put = self.taken = 0  # messages that ever went into the queue, and out of it
-        self.flights: dict[int, Sequence[Message]] = {}
-        self.outstanding: dict[int, Message] = {}
+        self.flights: dict[int, Sequence[M]] = {}
+        self.outstanding: dict[int, M] = {}
         self.unanswered: dict[str, int] = {}  # {key: messages that are outstanding}
 
 
 @final
-class _Held:
+class _Held(Generic[M]):
     """An agent whose messages wait."""
 
     __slots__ = ("address", "attempts", "due", "is_asked", "queued", "status", "upto", "waiting")
@@ -100,14 +110,14 @@ class _Held:
         self.address = ""
         self.upto = -1  # the place of the last flight that may carry one of its messages
         self.queued = 0  # how far the queue must be taken, for the same reason
-        self.waiting: list[Message] = []
+        self.waiting: list[M] = []
         self.attempts = 0
         self.due = 0.0
         self.is_asked = False
 
 
 @final
-class Outbound:
+class Outbound(Generic[M]):
     """Messages of one process that are not answered yet.
 
     Attributes
@@ -118,15 +128,15 @@ class Outbound:
 
     def __init__(self) -> None:
         self.places: dict[str, str] = {}
-        self._links: dict[str, _Link] = {}
-        self._held: dict[str, _Held] = {}
+        self._links: dict[str, _Link[M]] = {}
+        self._held: dict[str, _Held[M]] = {}
         self._attempts: dict[str, int] = {}
         self._abandoned: set[int] = set()
         self._generations = 0
 
     # --- sending -----------------------------------------------------------------------------
 
-    def send(self, message: Message) -> str | None:
+    def send(self, message: M) -> str | None:
         """Take a message; gives the host whose link has something to send now."""
         key = message.key
         held = self._held.get(key)
@@ -142,14 +152,14 @@ class Outbound:
         link.put += 1
         return address
 
-    def _link(self, address: str) -> _Link:
+    def _link(self, address: str) -> _Link[M]:
         link = self._links.get(address)
         if link is None:
             self._generations += 1
             link = self._links[address] = _Link(self._generations)
         return link
 
-    def _hold(self, key: str, status: int) -> _Held:
+    def _hold(self, key: str, status: int) -> _Held[M]:
         held = self._held.get(key)
         if held is None:
             held = self._held[key] = _Held(status)
@@ -178,11 +188,25 @@ class Outbound:
         for message in messages:
             link.outstanding[message.mid] = message
             unanswered[message.key] = unanswered.get(message.key, 0) + 1
-        return Posted(address, link.generation, place, link.is_answered, messages)
+        sent = self._marked(link, messages) if link.resumed else messages
+        return Posted(address, link.generation, place, link.is_answered, sent)
 
-    def _taken(self, link: _Link) -> list[Message]:
+    @staticmethod
+    def _marked(link: _Link[M], messages: Iterable[M]) -> list[MessageLike]:
+        """The messages of a flight, with the mark on those that come first again."""
+        sent: list[MessageLike] = []
+        for message in messages:
+            if message.mid in link.resumed:
+                link.resumed.discard(message.mid)
+                copy = Message(*fields_of(message))
+                sent.append(copy._replace(flags=copy.flags | RESUMED))
+            else:
+                sent.append(message)
+        return sent
+
+    def _taken(self, link: _Link[M]) -> list[M]:
         """Messages for one flight."""
-        messages: list[Message] = []
+        messages: list[M] = []
         size = 0
         queue, all_held, abandoned = link.queue, self._held, self._abandoned
         while queue and len(messages) < AT_ONCE and size < BYTES_AT_ONCE:
@@ -191,13 +215,14 @@ class Outbound:
             if abandoned and self._is_abandoned(message):
                 continue
             if all_held and (held := all_held.get(message.key)) is not None:
+                link.resumed.discard(message.mid)
                 held.waiting.append(message)
                 continue
             messages.append(message)
             size += len(message.args)
         return messages
 
-    def _renew(self, address: str, link: _Link) -> None:
+    def _renew(self, address: str, link: _Link[M]) -> None:
         """Begin another generation of a link on which nothing is on its way."""
         self._generations += 1
         link.generation = self._generations
@@ -223,15 +248,18 @@ class Outbound:
         place: int | None,
         answers: Iterable[Sequence[Any]],
         now: float,
-    ) -> list[tuple[Message, int, Any]]:
-        """Take the answers that a flight brought back; gives those that are final."""
+    ) -> Iterator[tuple[M, int, Any]]:
+        """Take the answers that a flight brought back; gives those that are final.
+
+        They are taken as they are asked for: go through all of them at once. A list of them would
+        keep the garbage collector busy.
+        """
         link = self._links.get(address)
         if link is None or link.generation != generation:
-            return []
+            return
         link.is_answered = True
         if place is not None:
             link.flights.pop(place, None)
-        final_ones: list[tuple[Message, int, Any]] = []
         outstanding, unanswered = link.outstanding, link.unanswered
         abandoned, attempts = self._abandoned, self._attempts
         for mid, status, payload in answers:
@@ -257,10 +285,9 @@ class Outbound:
             else:
                 if attempts:
                     attempts.pop(message.key, None)
-                final_ones.append((message, status, payload))
-        return final_ones
+                yield message, status, payload
 
-    def _back_off(self, key: str, held: _Held, now: float) -> None:
+    def _back_off(self, key: str, held: _Held[M], now: float) -> None:
         held.due = now + BACKOFF[min(held.attempts, len(BACKOFF) - 1)]
         held.attempts += 1
         self._attempts[key] = held.attempts
@@ -270,7 +297,7 @@ class Outbound:
         link = self._links.get(address)
         return link is not None and link.generation == generation
 
-    def lost(self, address: str, generation: int, now: float, left: Container[int | None]) -> Lost:
+    def lost(self, address: str, generation: int, now: float, left: Container[int | None]) -> Lost[M]:
         """Give a link up of which a flight was not answered.
 
         Parameters
@@ -286,7 +313,7 @@ class Outbound:
         if link is None or link.generation != generation:
             return Lost([])
         del self._links[address]
-        failed = []
+        failed: list[M] = []
         here = {
             message.mid
             for place, messages in link.flights.items()
@@ -324,7 +351,7 @@ class Outbound:
             found.append(key)
         return found
 
-    def _may_bring_more(self, key: str, held: _Held) -> bool:
+    def _may_bring_more(self, key: str, held: _Held[M]) -> bool:
         link = self._links.get(held.address)
         return link is not None and (
             key in link.unanswered
@@ -364,23 +391,22 @@ class Outbound:
         self.places[key] = address
         if not held.waiting:
             return None
-        held.waiting.sort(key=lambda message: message.mid)
-        first, *others = held.waiting
+        held.waiting.sort(key=_MID)
         link = self._link(address)
-        link.queue.append(first._replace(flags=first.flags | RESUMED))
-        link.queue.extend(others)
-        link.put += 1 + len(others)
+        link.resumed.add(held.waiting[0].mid)
+        link.queue.extend(held.waiting)
+        link.put += len(held.waiting)
         return address
 
     def give_up(
-        self, key: str, now: float, spares: Callable[[Message], bool] = lambda message: False
-    ) -> list[Message]:
+        self, key: str, now: float, spares: Callable[[M], bool] = lambda message: False
+    ) -> list[M]:
         """Give up on an agent that cannot be reached; gives the messages that are not spared."""
         held = self._held.get(key)
         if held is None:
             self._attempts.pop(key, None)
             return []
-        given_up = sorted(each for each in held.waiting if not spares(each))
+        given_up = sorted((each for each in held.waiting if not spares(each)), key=_MID)
         held.waiting = [each for each in held.waiting if spares(each)]
         if held.waiting:
             held.is_asked = False
@@ -390,7 +416,7 @@ class Outbound:
             self._attempts.pop(key, None)
         return given_up
 
-    def withdraw(self, message: Message) -> bool:
+    def withdraw(self, message: MessageLike) -> bool:
         """Send a message no more; False where it may have left already."""
         held = self._held.get(message.key)
         for waiting in () if held is None else held.waiting:
@@ -400,13 +426,13 @@ class Outbound:
         self._abandoned.add(message.mid)
         return False
 
-    def _is_abandoned(self, message: Message) -> bool:
+    def _is_abandoned(self, message: MessageLike) -> bool:
         if message.mid not in self._abandoned:
             return False
         self._abandoned.discard(message.mid)
         return True
 
-    def everything(self) -> Iterator[Message]:
+    def everything(self) -> Iterator[M]:
         """All messages that are not answered."""
         for link in self._links.values():
             yield from link.outstanding.values()

@@ -72,7 +72,7 @@ def test_one_that_is_cancelled_is_withdrawn_once_and_its_answer_is_dropped() -> 
 def test_threads_write_to_slots_alone() -> None:
     """What else they wrote at the same time could be lost: see `AgentFuture`."""
     future = call()
-    future.message = None
+    future.mid = 1
     future.add_done_callback(lambda _: None)
     future.add_done_callback(lambda _: None)
     future.answer(pickle.dumps(1))

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import pytest
 
 from dspex.agents import answer
+from dspex.agents.answer import _CLOSED
 from dspex.agents.futures import AgentFuture, as_completed, gather, wait
 from dspex.errors import InvalidArgumentError, NotPicklableError
 
@@ -432,7 +433,7 @@ class TestWait:
         undecodable = AgentFuture(refuse)
         undecodable.set_result("raw")
         assert wait([undecodable], return_when="FIRST_EXCEPTION").done == {undecodable}
-        assert undecodable._decoded is None
+        assert undecodable._value is _CLOSED
 
     def test_bad_arguments_are_refused(self) -> None:
         with pytest.raises(InvalidArgumentError, match=r"return_when is one of ALL_COMPLETED"):
