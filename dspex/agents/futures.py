@@ -243,9 +243,7 @@ _IS_ENOUGH: Mapping[ReturnWhen, Callable[[Any], bool] | None] = {
 """Whether one that is done ends the wait for all."""
 
 
-def _settling(
-    leaves: Sequence[_Leaf], return_when: ReturnWhen
-) -> _Flow[tuple[bool, _Leaf | None]]:
+def _settling(leaves: Sequence[_Leaf], return_when: ReturnWhen) -> _Flow[tuple[bool, _Leaf | None]]:
     """Wait until so many are done; gives whether that came in time, and which one was enough."""
     is_enough = _IS_ENOUGH[return_when]
     pending = []

@@ -17,12 +17,13 @@ from dspex.foundation.agents.messages import (
     EXACTLY_ONCE,
     REFUSED,
     Message,
+    MessageLike,
     fingerprint_of,
 )
 from dspex.foundation.agents.outbound import Outbound, Posted
 from dspex.foundation.ledger.wire import rebuilt_error
 
-__all__ = ["KEY", "Desk", "Link", "Sender", "Ticket"]
+__all__ = ["KEY", "Desk", "Link", "Sender"]
 
 KEY = ":x"
 
@@ -36,31 +37,22 @@ class Link:
 
 
 @final
-class Ticket:
-    """Where an answer goes."""
-
-    def __init__(self, link: Link, mid: int) -> None:
-        self.stuck = link.stuck
-        self.mid = mid
-
-
-@final
 class Desk:
-    """An inbox with one agent, and all answers by ticket: more than one is an error."""
+    """An inbox with one agent, and all answers by letter: more than one is an error."""
 
     def __init__(self, *, limit: int = 100, is_ready: bool = True) -> None:
         self.inbox = Inbox(self.answer)
         self.answers: dict[Any, tuple[int, Any]] = {}
-        self.tickets: list[Any] = []
+        self.letters: list[Letter] = []
         self.cell = self.inbox.add(KEY, (1, 1), limit)
         self.link = Link()
         self.mids = count(1)
         if is_ready:
             self.inbox.ready(self.cell, None)
 
-    def answer(self, ticket: Any, status: int, payload: Any) -> None:
-        assert ticket not in self.answers, "a ticket is answered once"
-        self.answers[ticket] = status, payload
+    def answer(self, letter: Letter, status: int, payload: Any) -> None:
+        assert letter not in self.answers, "a letter is answered once"
+        self.answers[letter] = status, payload
 
     def send(
         self,
@@ -74,48 +66,48 @@ class Desk:
         left: float | None = None,
         method: str = "m",
         now: float = 0.0,
-    ) -> Ticket:
+    ) -> Letter:
         """Send a message; with a number exactly once, unless flags say otherwise."""
         mid = next(self.mids)
         if number and flags & 3 == AT_LEAST_ONCE:
             flags = flags & ~3 | EXACTLY_ONCE
-        ticket = Ticket(link or self.link, mid)
-        self.tickets.append(ticket)
-        message = Message(mid, key, flags, sender, number, below, left, method, b"%d" % mid)
-        if number:
-            message = message._replace(args=b"%d" % number)
-        self.inbox.accept(message, ticket, now)
-        return ticket
+        args = b"%d" % (number or mid)
+        deadline = None if left is None else now + left
+        letter = Letter(
+            mid, key, flags, sender, number, below, left, method, args, link or self.link, deadline
+        )
+        self.letters.append(letter)
+        self.inbox.accept(letter)
+        return letter
 
     def take(self, now: float = 0.0, alone: str = "") -> list[Letter]:
-        return self.inbox.take(self.cell, now, lambda message: message.method == alone)
+        return self.inbox.take(self.cell, now, lambda letter: letter.method == alone)
 
     def run(self, now: float = 0.0) -> list[int]:
         """Run and answer one row; gives the messages' numbers, or mids where they have none."""
         ran = []
         for letter in self.take(now):
-            message = letter.message
-            ran.append(message.number or message.mid)
-            if message.number:
-                answered = Answered(True, b"r%d" % message.number, fingerprint_of(message))
-                self.inbox.record(self.cell, message, answered)
-            self.inbox.answer(self.cell, letter, DONE, b"r%d" % message.number)
+            ran.append(letter.number or letter.mid)
+            if letter.number:
+                answered = Answered(True, b"r%d" % letter.number, fingerprint_of(letter))
+                self.inbox.record(self.cell, letter, answered)
+            self.inbox.answer(self.cell, letter, DONE, b"r%d" % letter.number)
         self.cell.is_busy = False
         self.cell.taken = 0
         return ran
 
-    def status(self, ticket: Ticket) -> int | None:
-        found = self.answers.get(ticket)
+    def status(self, letter: Letter) -> int | None:
+        found = self.answers.get(letter)
         return None if found is None else found[0]
 
-    def error(self, ticket: Ticket) -> Exception:
-        status, payload = self.answers[ticket]
+    def error(self, letter: Letter) -> Exception:
+        status, payload = self.answers[letter]
         assert status == REFUSED
         return rebuilt_error(payload)
 
     def assert_quiet(self) -> None:
         """All have heard, and nothing is left over."""
-        assert self.answers.keys() == set(self.tickets)
+        assert self.answers.keys() == set(self.letters)
         for cell in (self.cell, *self.inbox.cells.values()):
             assert not cell.mailbox
             assert not cell.joined
@@ -147,7 +139,7 @@ class Sender:
         return posted
 
     def back(
-        self, posted: Posted, answers: Iterable[tuple[Message, int]] = (), *, poll: bool = False
+        self, posted: Posted, answers: Iterable[tuple[MessageLike, int]] = (), *, poll: bool = False
     ) -> None:
         """Have a flight come back with answers."""
         found = self.outbound.answered(

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, final
 
 from dspex.foundation.agents.dedup import Answered
-from dspex.foundation.agents.inbox import Cell, Inbox, Letter
+from dspex.foundation.agents.inbox import Cell, Inbox, Letter, letter_of
 from dspex.foundation.agents.messages import (
     AT_LEAST_ONCE,
     AT_MOST_ONCE,
@@ -24,13 +24,12 @@ from dspex.foundation.agents.messages import (
     ELSEWHERE,
     EXACTLY_ONCE,
     REFUSED,
-    Message,
     fields_of,
     fingerprint_of,
 )
 from dspex.foundation.agents.outbound import Posted
 
-__all__ = ["LEFT_OUT", "Agent", "Exchange", "Host", "Link", "Ticket"]
+__all__ = ["LEFT_OUT", "Agent", "Exchange", "Host", "Link"]
 
 LEFT_OUT = b""
 """The answer of a host that has nothing to say to this link any more."""
@@ -38,28 +37,14 @@ LEFT_OUT = b""
 
 @final
 class Link:
-    """One generation of the way to a host, as the host sees it; also the ticket's `link`."""
+    """One generation of the way to a host, as the host sees it."""
 
     def __init__(self, generation: int) -> None:
         self.generation = generation
         self.next_place = 0
         self.stuck: dict[str, int] = {}
         self.answers: list[tuple[int, int, Any]] = []
-        self.outstanding = 0
-
-
-@final
-@dataclass(eq=False)
-class Ticket:
-    """Where an answer goes."""
-
-    link: Link
-    mid: int
-    is_answered: bool = False
-    stuck: dict[str, int] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.stuck = self.link.stuck
+        self.outstanding: list[int] = []  # mids
 
 
 @final
@@ -87,7 +72,7 @@ class Agent:
     host: str
     token: int = 1
     rows: Any = ()
-    effects: list[Message] = field(default_factory=list)
+    effects: list[Letter] = field(default_factory=list)
 
 
 @final
@@ -101,13 +86,12 @@ class Host:
         self.open: list[Exchange] = []  # that will be answered
         self.rows: dict[str, tuple[Cell, list[Letter]]] = {}  # that run now
 
-    def answer(self, ticket: Ticket, status: int, payload: Any) -> None:
-        assert not ticket.is_answered, "a ticket is answered once"
-        ticket.is_answered = True
-        ticket.link.answers.append((ticket.mid, status, payload))
-        ticket.link.outstanding -= 1
+    def answer(self, letter: Letter, status: int, payload: Any) -> None:
+        assert letter.mid in letter.link.outstanding, "a letter is answered once"
+        letter.link.outstanding.remove(letter.mid)
+        letter.link.answers.append((letter.mid, status, payload))
 
-    def arrive(self, exchange: Exchange, now: float) -> None:
+    def arrive(self, exchange: Exchange) -> None:
         link = self.link
         if link is None or link.generation < exchange.generation:
             if exchange.is_answered:
@@ -127,9 +111,9 @@ class Host:
         elif exchange.place < link.next_place:
             self.leave_out(exchange)
         else:
-            self.take(exchange, link, now)
+            self.take(exchange, link)
             for each in self.parked.pop(link.next_place, ()):
-                self.arrive(each, now)
+                self.arrive(each)
 
     def leave_out(self, exchange: Exchange) -> None:
         exchange.answer = LEFT_OUT
@@ -138,21 +122,20 @@ class Host:
         exchange.waits_at = link
         self.open.append(exchange)
 
-    def take(self, exchange: Exchange, link: Link, now: float) -> None:
+    def take(self, exchange: Exchange, link: Link) -> None:
         assert exchange.posted is not None
         link.next_place += 1
-        link.outstanding += len(exchange.posted.messages)
+        link.outstanding += [sent.mid for sent in exchange.posted.messages]
         for sent in exchange.posted.messages:
-            message = Message(*fields_of(sent))
-            ticket = Ticket(link, message.mid)
-            if not message.flags & CANCEL:
-                self.inbox.accept(message, ticket, now)
+            letter = letter_of((*fields_of(sent), link, None))
+            if not letter.flags & CANCEL:
+                self.inbox.accept(letter)
                 continue
-            cell = self.inbox.cells.get(message.key)
-            number = message.number
+            cell = self.inbox.cells.get(letter.key)
+            number = letter.number
             if cell is not None:
                 self.inbox.withdraw(cell, lambda each: each.mid == number)  # noqa: B023
-            self.answer(ticket, DONE, b"")
+            self.answer(letter, DONE, b"")
         self.reply_later(exchange, link)
 
     def reply(self, exchange: Exchange) -> None:
@@ -191,21 +174,20 @@ class Host:
                 self.disown(letter)
             return
         for letter in letters:
-            message = letter.message
-            if message.method == "change":
-                agent.effects.append(message)
-                if message.flags & DELIVERY == EXACTLY_ONCE:
-                    payload = None if message.flags & CAST else b"r"
-                    answered = Answered(True, payload, fingerprint_of(message))
-                    self.inbox.record(cell, message, answered)
+            if letter.method == "change":
+                agent.effects.append(letter)
+                if letter.flags & DELIVERY == EXACTLY_ONCE:
+                    payload = None if letter.flags & CAST else b"r"
+                    answered = Answered(True, payload, fingerprint_of(letter))
+                    self.inbox.record(cell, letter, answered)
             self.inbox.answer(cell, letter, DONE, b"r")
         agent.rows = [] if cell.dedup is None else cell.dedup.rows()
 
     def disown(self, letter: Letter) -> None:
         """Answer for a turn that was refused: who may sends it again; the others were told."""
-        delivery = letter.message.flags & DELIVERY
+        delivery = letter.flags & DELIVERY
         if delivery == AT_LEAST_ONCE:
-            letter.ticket.link.stuck[letter.message.key] = ELSEWHERE
-            self.answer(letter.ticket, ELSEWHERE, None)
+            letter.link.stuck[letter.key] = ELSEWHERE
+            self.answer(letter, ELSEWHERE, None)
         elif delivery == AT_MOST_ONCE:
-            self.answer(letter.ticket, REFUSED, b"")
+            self.answer(letter, REFUSED, b"")

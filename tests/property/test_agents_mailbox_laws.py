@@ -45,7 +45,7 @@ class Messages(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.outbound = Outbound()
+        self.outbound: Outbound[Message] = Outbound()
         self.hosts = {address: Host() for address in HOSTS}
         self.agents = {key: Agent(key, "a") for key in KEYS}
         self.air: list[tuple[Exchange, bool]] = []  # (flight, whether it is a copy)
@@ -200,7 +200,7 @@ class Messages(RuleBasedStateMachine):
             )
             self.exchanges.append(copy)
             exchange = copy
-        self.hosts[exchange.address].arrive(exchange, self.now)
+        self.hosts[exchange.address].arrive(exchange)
 
     @rule(data=st.data())
     @precondition(lambda self: any(host.open for host in self.hosts.values()))

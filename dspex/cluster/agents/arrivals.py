@@ -1,6 +1,6 @@
 """Flights as they arrive at a host: in order, each answered when its messages are, or soon after.
 
-Knows: links, generations, places, tickets. Must not know: agents, what a message asks for.
+Knows: links, generations, places. Must not know: agents, what a message asks for.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any, final
 
+from dspex.foundation.agents.inbox import Letter
 from dspex.foundation.agents.messages import (
     Flight,
     Message,
@@ -17,7 +18,7 @@ from dspex.foundation.agents.messages import (
     encode_answers,
 )
 
-__all__ = ["Arrivals", "LinkTicket"]
+__all__ = ["Arrivals"]
 
 IDLE_AFTER = 120.0
 """Seconds without a flight after which a link is forgotten."""
@@ -53,7 +54,7 @@ class _Link:
         self.name = name
         self.generation = generation
         self.next_place = 0
-        self.answers: list[tuple[int, int, Any]] = []
+        self.answers: list[Any] = []  # id, status, payload of one after the other
         self.stuck: dict[str, int] = {}
         self.outstanding = 0
         self.touched = time.monotonic()
@@ -63,24 +64,12 @@ class _Link:
 
 
 @final
-class LinkTicket:
-    """Where the answer to one message goes."""
-
-    __slots__ = ("link", "mid", "stuck")
-
-    def __init__(self, link: _Link, mid: int) -> None:
-        self.link = link
-        self.mid = mid
-        self.stuck = link.stuck
-
-
-@final
 class Arrivals:
     """Takes flights.
 
     Parameters
     ----------
-    accept : callable of (message, ticket)
+    accept : callable of (message, link)
         Called with each message, in order.
     flush : callable
         Called after the messages of a flight.
@@ -90,7 +79,7 @@ class Arrivals:
 
     def __init__(
         self,
-        accept: Callable[[Message, LinkTicket], None],
+        accept: Callable[[Message, Any], None],
         flush: Callable[[], None],
         may_answer: Callable[[], bool],
     ) -> None:
@@ -111,13 +100,13 @@ class Arrivals:
         if flight.place is not None and not await self._in_order(link, flight):
             return b""
         before = link.outstanding
-        link.outstanding += len(flight.messages)
-        if flight.messages:
+        link.outstanding += flight.size
+        if flight.size:
             self._heard = link.touched
         if flight.place is not None:
             # All of a flight at once: an answer may come while it is read.
             for message in flight.messages:
-                self._accept(message, LinkTicket(link, message.mid))
+                self._accept(message, link)
             self._flush()
             link.next_place += 1
             ahead = link.turn.pop(link.next_place, None)
@@ -125,7 +114,7 @@ class Arrivals:
                 ahead.set_result(None)
         hold = min(flight.hold, MAX_HOLD)
         if hold > 0.0 and link.outstanding:
-            if flight.messages:
+            if flight.size:
                 # What was there before may take long; these are waited for.
                 await self._wait(link, before, hold)
             elif not link.answers:
@@ -189,10 +178,10 @@ class Arrivals:
             link.waiters.remove(waiter)
             link.wakes = max((each for each, _ in link.waiters), default=-1)
 
-    def answer(self, ticket: LinkTicket, status: int, payload: Any) -> None:
+    def answer(self, letter: Letter, status: int, payload: Any) -> None:
         """Have an answer leave with the next flight that goes back."""
-        link = ticket.link
-        link.answers.append((ticket.mid, status, payload))
+        link: _Link = letter.link
+        link.answers += (letter.mid, status, payload)
         link.outstanding -= 1
         if link.outstanding <= link.wakes:
             for outstanding, future in link.waiters:

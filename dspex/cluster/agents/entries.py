@@ -16,7 +16,7 @@ from dspex.foundation.agents.messages import (
     DELIVERY,
     DONE,
     EXACTLY_ONCE,
-    Message,
+    MessageLike,
     fingerprint_of,
 )
 from dspex.foundation.ledger.agents.turns import pack_turn
@@ -38,7 +38,7 @@ def what_changed(cell: Cell, changes: Changes, context: TurnContext) -> dict[str
     return entry
 
 
-def entry_of(cell: Cell, message: Message, outcome: Outcome, verdict: Verdict) -> bytes | None:
+def entry_of(cell: Cell, message: MessageLike, outcome: Outcome, verdict: Verdict) -> bytes | None:
     """What is kept of a turn that was called for; None where it had no effect.
 
     Such a turn may run again: nobody can tell.
@@ -56,7 +56,7 @@ def entry_of(cell: Cell, message: Message, outcome: Outcome, verdict: Verdict) -
     return pack_turn(entry)
 
 
-def answer_of(message: Message, verdict: Verdict) -> Fields:
+def answer_of(message: MessageLike, verdict: Verdict) -> Fields:
     """What is kept of the answer to a message that takes effect once."""
     status, payload = verdict
     return status == DONE, None if message.flags & CAST else payload, fingerprint_of(message)

@@ -255,7 +255,7 @@ class Host:
         for key, _, payload, _ in failures:
             cell = self.inbox.cells.get(key)
             for letter in tuple(cell.mailbox or ()) if cell is not None else ():
-                self.arrivals.answer(letter.ticket, REFUSED, payload)
+                self.arrivals.answer(letter, REFUSED, payload)
             if cell is not None:
                 cell.mailbox = None
             self.running.end(key)
@@ -313,7 +313,7 @@ class Host:
     async def _control(self, cell: Cell, letter: Letter) -> None:
         """Do what a handle asks of the host, in the agent's turn."""
         resident: Resident = cell.resident
-        method = letter.message.method
+        method = letter.method
         try:
             if method == "state":
                 self._reply(cell, letter, resident.snapshot())

@@ -13,7 +13,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import final
+from typing import Any, final
 
 __all__ = ["STUCK_AFTER", "Pool"]
 
@@ -44,7 +44,7 @@ class Pool:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._jobs: deque[Callable[[], None]] = deque()
+        self._jobs: deque[tuple[Any, ...]] = deque()
         self._condition = threading.Condition(threading.Lock())
         self._awake = 0  # threads that are at work, or about to be
         self._asleep = 0
@@ -52,11 +52,11 @@ class Pool:
         self._done = self._seen = 0
         self._closed = False
 
-    def submit(self, job: Callable[[], None]) -> None:
+    def submit(self, job: Callable[..., None], *arguments: Any) -> None:
         """Have a job done; it must not raise."""
         if self._closed:
             return
-        self._jobs.append(job)
+        self._jobs.append((job, *arguments))
         if self._awake == 0:
             self._wake()
 
@@ -88,13 +88,13 @@ class Pool:
     def _run(self) -> None:
         while True:
             try:
-                job = self._jobs.popleft()
+                job, *arguments = self._jobs.popleft()
             except IndexError:
                 if not self._rest():
                     return
                 continue
             try:
-                job()
+                job(*arguments)
             except Exception:
                 logger.exception("a job of the agents' threads failed")
             self._done += 1

@@ -28,7 +28,7 @@ from dspex.cluster.agents.timers import Timers
 from dspex.cluster.agents.turns import Timer, TurnContext
 from dspex.errors import DeliveryError, DspexError, SessionExpiredError
 from dspex.foundation.agents.dedup import Dedup
-from dspex.foundation.agents.inbox import READY, Cell, Inbox, Letter, Verdict
+from dspex.foundation.agents.inbox import READY, Cell, Inbox, Letter, Verdict, letter_of
 from dspex.foundation.agents.messages import (
     AT_MOST_ONCE,
     CANCEL,
@@ -172,24 +172,25 @@ class Running:
         self.inbox.drop(key)
         self._runnable.pop(key, None)
 
-    def _accept(self, message: Message, ticket: Any) -> None:
-        if message.flags & CANCEL:
-            self._withdraw(message, ticket)
+    def _accept(self, message: Message, link: Any) -> None:
+        deadline = None if message.left is None else self._caller.now() + message.left
+        letter = letter_of((*message, link, deadline))
+        if letter.flags & CANCEL:
+            self._withdraw(letter)
             return
-        now = 0.0 if message.left is None else self._caller.now()
-        cell = self.inbox.accept(message, ticket, now)
+        cell = self.inbox.accept(letter)
         if cell is not None and not cell.is_busy and cell.phase == READY:
             self._runnable[cell.key] = cell
 
-    def _withdraw(self, message: Message, ticket: Any) -> None:
-        cell = self.inbox.cells.get(message.key)
+    def _withdraw(self, withdrawal: Letter) -> None:
+        cell = self.inbox.cells.get(withdrawal.key)
         is_there = cell is not None and self.inbox.withdraw(
             cell,
             lambda each: (
-                each.mid == message.number and each.link.name == ticket.link.name
+                each.mid == withdrawal.number and each.link.name == withdrawal.link.name
             ),  # of any generation
         )
-        self.arrivals.answer(ticket, DONE, dumps(is_there))
+        self.arrivals.answer(withdrawal, DONE, dumps(is_there))
 
     def _may_run(self, cell: Cell) -> None:
         if cell.mailbox and not cell.is_busy and cell.phase == READY:
@@ -208,10 +209,10 @@ class Running:
         self.watch_pool()
 
     @staticmethod
-    def _is_alone(cell: Cell, message: Message) -> bool:
+    def _is_alone(cell: Cell, letter: Letter) -> bool:
         """Whether it runs on the loop: coroutine methods, and what is asked of the host."""
         resident: Resident = cell.resident
-        return bool(message.flags & CONTROL) or resident.is_async(message.method)
+        return bool(letter.flags & CONTROL) or resident.is_async(letter.method)
 
     def watch_pool(self) -> None:
         """Look whether the threads get on, as long as they have something to do."""
@@ -225,10 +226,10 @@ class Running:
             self._loop.call_later(STUCK_AFTER, self._watch)
 
     def _run(self, cell: Cell, letters: Sequence[Letter]) -> None:
-        if len(letters) == 1 and self._is_alone(cell, letters[0].message):
+        if len(letters) == 1 and self._is_alone(cell, letters[0]):
             self.spawn(self._run_async(cell, letters[0]))
             return
-        self._pool.submit(lambda: self._run_in_thread(cell, letters))
+        self._pool.submit(self._run_in_thread, cell, letters)
 
     def _context(self, cell: Cell, letter: Letter) -> TurnContext:
         resident: Resident = cell.resident
@@ -237,7 +238,7 @@ class Running:
             self.runtime,
             resident.sent,
             letter.deadline,
-            letter.message.sender,
+            letter.sender,
             is_kept=resident.is_kept,
             incarnation=cell.token,
         )
@@ -245,12 +246,11 @@ class Running:
     def _run_in_thread(self, cell: Cell, letters: Sequence[Letter]) -> None:
         resident: Resident = cell.resident
         for letter in letters:
-            message = letter.message
             if letter.deadline is not None and letter.deadline < self._caller.now():
                 outcome = None
             else:
                 context = self._context(cell, letter)
-                outcome = resident.run(message.method, message.args, context)
+                outcome = resident.run(letter.method, letter.args, context)
                 resident.sent = context.sent
             self._done.append((cell, letter, outcome))
             if not self._is_drain_due:
@@ -267,13 +267,12 @@ class Running:
             self._answer_for_a_ghost(letter)
 
     async def _run_async(self, cell: Cell, letter: Letter) -> None:
-        message = letter.message
-        if message.flags & CONTROL:
+        if letter.flags & CONTROL:
             await self._control(cell, letter)
         else:
             resident: Resident = cell.resident
             context = self._context(cell, letter)
-            outcome = await resident.run_async(message.method, message.args, context)
+            outcome = await resident.run_async(letter.method, letter.args, context)
             resident.sent = context.sent
             self._take_outcome(cell, letter, outcome)
         self._finished(cell)
@@ -305,7 +304,6 @@ class Running:
     def _take_outcome(self, cell: Cell, letter: Letter, outcome: Outcome) -> None:
         self.turns += 1
         cell.taken -= 1
-        message = letter.message
         if self.inbox.cells.get(cell.key) is not cell:
             self._answer_for_a_ghost(letter)
             return
@@ -313,7 +311,7 @@ class Running:
         context: TurnContext | None = outcome.context
         if not (outcome.context.timers or outcome.context.outgoing):
             context = None  # not to be kept until the commit, of which there may be thousands
-        entry = entry_of(cell, message, outcome, verdict)
+        entry = entry_of(cell, letter, outcome, verdict)
         if entry is None and not cell.uncommitted:
             self._follow_up(cell, letter, verdict, context)
             return
@@ -321,16 +319,16 @@ class Running:
 
     def _answer_for_a_ghost(self, letter: Letter) -> None:
         """Of a turn of an incarnation that is no more nobody knows; who can sends it again."""
-        delivery = letter.message.flags & DELIVERY
+        delivery = letter.flags & DELIVERY
         if delivery == AT_MOST_ONCE:
             error = DeliveryError(
                 "the agent was taken elsewhere while it was at this call, which is sent at most "
                 "once; whether it took effect is not known; look, and call again where it did not"
             )
-            self.arrivals.answer(letter.ticket, REFUSED, error_payload(error))
-        elif delivery != EXACTLY_ONCE:  # of these all tickets were sent away
-            letter.ticket.stuck[letter.message.key] = ELSEWHERE
-            self.arrivals.answer(letter.ticket, ELSEWHERE, None)
+            self.arrivals.answer(letter, REFUSED, error_payload(error))
+        elif delivery != EXACTLY_ONCE:  # of these all copies were sent away
+            letter.link.stuck[letter.key] = ELSEWHERE
+            self.arrivals.answer(letter, ELSEWHERE, None)
 
     def _follow_up(
         self, cell: Cell, letter: Letter, verdict: Verdict, context: TurnContext | None
@@ -373,9 +371,8 @@ class Running:
     def _committed(self, pending: Pending) -> None:
         letter, verdict, cell = pending.letter, pending.verdict, pending.cell
         if letter is not None and verdict is not None:
-            message = letter.message
-            if pending.entry is not None and message.flags & DELIVERY == EXACTLY_ONCE:
-                self.inbox.record(cell, message, answer_of(message, verdict))
+            if pending.entry is not None and letter.flags & DELIVERY == EXACTLY_ONCE:
+                self.inbox.record(cell, letter, answer_of(letter, verdict))
             self._follow_up(cell, letter, verdict, pending.context)
         if pending.then is not None:
             pending.then()
@@ -384,7 +381,7 @@ class Running:
         if reason == "sender":
             error = SessionExpiredError(
                 f"a message takes effect once as long as its sender's session lives; "
-                f"{letter.message.sender} is not known to; open another, and call again"
+                f"{letter.sender} is not known to; open another, and call again"
             )
             self.inbox.answer(cell, letter, REFUSED, error_payload(error))
         else:
@@ -395,7 +392,7 @@ class Running:
         keys: dict[str, None] = {}
         for pending in batch:
             letter = pending.letter
-            if letter is not None and _is_sent_until_done(letter.message):
+            if letter is not None and _is_sent_until_done(letter):
                 pass  # it comes again when the agent is forgotten
             elif letter is not None:
                 self.inbox.answer(pending.cell, letter, REFUSED, error_payload(error))
@@ -437,6 +434,6 @@ class Running:
             self.runtime.messages.tell(key, TIMER + name, b"")
 
 
-def _is_sent_until_done(message: Message) -> bool:
+def _is_sent_until_done(letter: Letter) -> bool:
     """Whether nobody waits for an answer who could call again."""
-    return bool(message.flags & CAST) and message.flags & DELIVERY == EXACTLY_ONCE
+    return bool(letter.flags & CAST) and letter.flags & DELIVERY == EXACTLY_ONCE

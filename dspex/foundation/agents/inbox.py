@@ -1,7 +1,7 @@
 """What a host has been sent: mailboxes, who may run, which messages were there before.
 
-Knows: cells (an agent each), messages, tickets (where an answer goes). Must not know: instances,
-loops, threads, what a turn does.
+Knows: cells (an agent each), letters (a message, and the link that brought it). Must not know:
+instances, loops, threads, what a turn does.
 
 One message of an agent at a time is under way; those behind it wait in the order in which they
 came, which is the order in which each sender sent them. A message that is refused (the agent is not
@@ -11,7 +11,6 @@ the sender has heard of it and goes on with the refused one: so none overtakes.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Protocol, final
@@ -29,12 +28,12 @@ from dspex.foundation.agents.messages import (
     RAISED,
     REFUSED,
     RESUMED,
-    Message,
+    MessageLike,
     fingerprint_of,
 )
 from dspex.foundation.ledger.wire import error_payload
 
-__all__ = ["LEAVING", "LOADING", "READY", "Cell", "Inbox", "Letter", "Ticket", "Verdict"]
+__all__ = ["LEAVING", "LOADING", "READY", "Cell", "Inbox", "Letter", "Link", "Verdict", "letter_of"]
 
 LOADING, READY, LEAVING = 0, 1, 2
 
@@ -45,35 +44,48 @@ Verdict = tuple[int, Any]
 """(status, payload)"""
 
 
-class Ticket(Protocol):
-    """Where an answer goes.
+class Link(Protocol):
+    """What brings messages of one process, and takes the answers.
 
     Attributes
     ----------
     stuck : dict of key to status
-        Of the link that brought the message: agents whose messages are refused until one is
-        resumed.
+        Agents whose messages are refused until one is resumed.
     """
 
-    stuck: dict[str, int]
+    @property
+    def stuck(self) -> dict[str, int]:
+        """As above."""
 
 
 class Letter(NamedTuple):
-    """A message that was accepted.
+    """A message that arrived, as one object: there may be very many.
 
     Attributes
     ----------
+    mid, key, flags, sender, number, below, left, method, args
+        Of the message.
+    link : Link
+        Where its answer goes.
     deadline : float or None
         Instant of the host's clock.
     """
 
-    message: Message
-    ticket: Any
+    mid: int
+    key: str
+    flags: int
+    sender: str
+    number: int
+    below: int
+    left: float | None
+    method: str
+    args: bytes
+    link: Any
     deadline: float | None
 
 
-_letter: Callable[[tuple[Message, Any, float | None]], Letter] = partial(tuple.__new__, Letter)
-"""What `Letter._make` does, without a call in between."""
+letter_of: Callable[[tuple[Any, ...]], Letter] = partial(tuple.__new__, Letter)
+"""What `Letter._make` does, without a call in between: (*message, link, deadline)."""
 
 
 @final
@@ -99,7 +111,7 @@ class Cell:
     uncommitted : int
         Turns whose commit is under way.
     joined : dict or None
-        {(sender, number): the ticket, or a list of tickets} of messages exactly once that wait,
+        {(sender, number): the letter, or a list of letters} of messages exactly once that wait,
         run, or are to be committed.
     accepted : dict or None
         {sender: the largest number} of those.
@@ -134,7 +146,7 @@ class Cell:
         self.is_durable = False
         self.taken = 0
         self.uncommitted = 0
-        self.mailbox: deque[Letter] | None = None
+        self.mailbox: list[Letter] | None = None  # a ninth of a deque
         self.dedup: Dedup | None = None
         self.joined: dict[tuple[str, int], Any] | None = None
         self.accepted: dict[str, int] | None = None
@@ -152,23 +164,23 @@ class Inbox:
 
     Parameters
     ----------
-    answer : callable of (ticket, status, payload)
+    answer : callable of (letter, status, payload)
         Where answers go.
 
     Examples
     --------
     >>> from types import SimpleNamespace
-    >>> ticket = SimpleNamespace(stuck={})
-    >>> inbox = Inbox(lambda ticket, status, payload: print(status))
+    >>> link = SimpleNamespace(stuck={})
+    >>> inbox = Inbox(lambda letter, status, payload: print(status))
     >>> cell = inbox.add(":a", (1, 1), limit=1)
-    >>> message = Message(1, ":a", 0, "", 0, 0, None, "add", b"")
-    >>> inbox.accept(message, ticket, now=0.0) is cell
+    >>> letter = Letter(1, ":a", 0, "", 0, 0, None, "add", b"", link, None)
+    >>> inbox.accept(letter) is cell
     True
-    >>> inbox.accept(message._replace(mid=2), ticket, now=0.0)
+    >>> inbox.accept(letter._replace(mid=2))
     4
     """
 
-    def __init__(self, answer: Callable[[Any, int, Any], None]) -> None:
+    def __init__(self, answer: Callable[[Letter, int, Any], None]) -> None:
         self._answer = answer
         self.cells: dict[str, Cell] = {}
 
@@ -182,84 +194,83 @@ class Inbox:
         self.cells[key] = cell
         return cell
 
-    def accept(self, message: Message, ticket: Ticket, now: float) -> Cell | None:
+    def accept(self, letter: Letter) -> Cell | None:
         """Take a message; gives its cell where it may be run."""
-        key, flags, stuck = message.key, message.flags, ticket.stuck
+        key, flags, stuck = letter.key, letter.flags, letter.link.stuck
         if stuck and key in stuck:
             if not flags & RESUMED:
-                self._answer(ticket, stuck[key], None)
+                self._answer(letter, stuck[key], None)
                 return None
             del stuck[key]
         cell = self.cells.get(key)
         if cell is None or cell.phase == LEAVING:
-            stuck[key] = ELSEWHERE
-            self._answer(ticket, ELSEWHERE, None)
+            self._send_away(letter)
             return None
         is_once = flags & DELIVERY == EXACTLY_ONCE
-        if is_once and cell.phase == READY and self._is_known(cell, message, ticket):
+        if is_once and cell.phase == READY and self._is_known(cell, letter):
             return None
         mailbox = cell.mailbox
-        if mailbox is None:
-            mailbox = cell.mailbox = deque()
-        elif len(mailbox) >= cell.limit:
-            self._overflow(cell, ticket)
+        if mailbox is not None and len(mailbox) >= cell.limit:
+            self._overflow(cell, letter)
             return None
         if is_once and cell.phase == READY:
-            self._join(cell, message, ticket)
-        deadline = None if message.left is None else now + message.left
-        mailbox.append(_letter((message, ticket, deadline)))
+            self._join(cell, letter)
+        if mailbox is None:
+            cell.mailbox = [letter]
+        else:
+            mailbox.append(letter)
         return cell
 
-    def _overflow(self, cell: Cell, ticket: Ticket) -> None:
+    def _overflow(self, cell: Cell, letter: Letter) -> None:
         if cell.refuses:
-            self._answer(ticket, REFUSED, error_payload(_full(cell)))
+            self._answer(letter, REFUSED, error_payload(_full(cell)))
         else:
-            ticket.stuck[cell.key] = FULL
-            self._answer(ticket, FULL, None)
+            letter.link.stuck[cell.key] = FULL
+            self._answer(letter, FULL, None)
 
-    def _is_known(self, cell: Cell, message: Message, ticket: Ticket) -> bool:
+    def _is_known(self, cell: Cell, letter: Letter) -> bool:
         """Answer a message that was there before, or have it answered with the one under way."""
         if cell.joined is not None:
-            of_one = (message.sender, message.number)
+            of_one = (letter.sender, letter.number)
             others = cell.joined.get(of_one)
             if others is not None:
-                cell.joined[of_one] = [*_listed(others), ticket]
+                cell.joined[of_one] = [*_listed(others), letter]
                 return True
-            if self._was_refused(cell, message):
+            if self._was_refused(cell, letter):
                 # Not now: what its sender sent after it is under way.
-                self._answer(ticket, REFUSED, error_payload(_too_late(message)))
+                self._answer(letter, REFUSED, error_payload(_too_late(letter)))
                 return True
         if cell.dedup is None:
             return False
-        found = cell.dedup.look_up(message.sender, message.number)
+        found = cell.dedup.look_up(letter.sender, letter.number)
         if found is NEW:
             return False
-        if found is LOST and not message.flags & CAST:
-            if message.left is None:
+        if found is LOST and not letter.flags & CAST:
+            if letter.left is None:
                 return False
             # It may be that it was too late already, and did not run before those behind it.
-            self._answer(ticket, REFUSED, error_payload(_too_late(message)))
-        elif found.payload is not None and found.fingerprint != fingerprint_of(message):
-            self._answer(ticket, REFUSED, error_payload(_another(message)))
+            self._answer(letter, REFUSED, error_payload(_too_late(letter)))
+        elif found.payload is not None and found.fingerprint != fingerprint_of(letter):
+            self._answer(letter, REFUSED, error_payload(_another(letter)))
         else:
-            self._answer(ticket, *_stored(found))
+            self._answer(letter, *_stored(found))
         return True
 
     @staticmethod
-    def _was_refused(cell: Cell, message: Message) -> bool:
+    def _was_refused(cell: Cell, letter: Letter) -> bool:
         """Whether it came before one that is under way, and it was too late for it then."""
-        if message.left is None or message.flags & CAST or cell.accepted is None:
+        if letter.left is None or letter.flags & CAST or cell.accepted is None:
             return False
-        return message.number < cell.accepted.get(message.sender, 0)
+        return letter.number < cell.accepted.get(letter.sender, 0)
 
     @staticmethod
-    def _join(cell: Cell, message: Message, ticket: Ticket) -> None:
+    def _join(cell: Cell, letter: Letter) -> None:
         if cell.joined is None:
             cell.joined = {}
         if cell.accepted is None:
             cell.accepted = {}
-        cell.accepted[message.sender] = max(message.number, cell.accepted.get(message.sender, 0))
-        cell.joined[message.sender, message.number] = ticket
+        cell.accepted[letter.sender] = max(letter.number, cell.accepted.get(letter.sender, 0))
+        cell.joined[letter.sender, letter.number] = letter
 
     def ready(self, cell: Cell, dedup: Dedup | None) -> None:
         """Let an agent run that was made; what came meanwhile is looked up first."""
@@ -267,23 +278,22 @@ class Inbox:
         cell.dedup = dedup
         mailbox, cell.mailbox = cell.mailbox, None
         for letter in mailbox or ():
-            message = letter.message
-            if message.flags & DELIVERY == EXACTLY_ONCE:
-                if self._is_known(cell, message, letter.ticket):
+            if letter.flags & DELIVERY == EXACTLY_ONCE:
+                if self._is_known(cell, letter):
                     continue
-                self._join(cell, message, letter.ticket)
+                self._join(cell, letter)
             if cell.mailbox is None:
-                cell.mailbox = deque()
+                cell.mailbox = []
             cell.mailbox.append(letter)
 
-    def take(self, cell: Cell, now: float, runs_alone: Callable[[Message], bool]) -> list[Letter]:
+    def take(self, cell: Cell, now: float, runs_alone: Callable[[Letter], bool]) -> list[Letter]:
         """Messages to run in a row; none where it is busy, or not to run now.
 
         Parameters
         ----------
         cell : Cell
         now : float
-        runs_alone : callable of message
+        runs_alone : callable of letter
             Whether it is given alone; the same for all of a method, but for `CONTROL`.
         """
         mailbox = cell.mailbox
@@ -291,84 +301,80 @@ class Inbox:
             return []
         taken: list[Letter] = []
         method, is_control, is_alone = "", -1, False
-        while mailbox and len(taken) < AT_ONCE:
-            letter = mailbox.popleft()
+        looked_at = 0
+        for letter in mailbox:
             if letter.deadline is not None and letter.deadline < now:
+                looked_at += 1
                 self.refuse_late(cell, letter)
                 continue
-            message = letter.message
-            if message.method != method or message.flags & CONTROL != is_control:
-                method, is_control = message.method, message.flags & CONTROL
-                is_alone = runs_alone(message)
-            if is_alone:
-                if taken:
-                    mailbox.appendleft(letter)
-                else:
-                    taken.append(letter)
+            if letter.method != method or letter.flags & CONTROL != is_control:
+                method, is_control = letter.method, letter.flags & CONTROL
+                is_alone = runs_alone(letter)
+            if is_alone and taken:
                 break
+            looked_at += 1
             taken.append(letter)
-        if not mailbox:
+            if is_alone or len(taken) == AT_ONCE:
+                break
+        if looked_at == len(mailbox):
             cell.mailbox = None
+        else:
+            del mailbox[:looked_at]
         cell.is_busy = bool(taken)
         cell.taken = len(taken)
         return taken
 
-    def withdraw(self, cell: Cell, is_it: Callable[[Any], bool]) -> bool:
-        """Drop the message of a ticket, if it has not begun and nobody else has sent it, too."""
-        kept: deque[Letter] = deque()
+    def withdraw(self, cell: Cell, is_it: Callable[[Letter], bool]) -> bool:
+        """Drop a message, if it has not begun and nobody else has sent it, too."""
+        kept: list[Letter] = []
         is_found = False
         for letter in cell.mailbox or ():
-            tickets = self._tickets(cell, letter)
-            mine = [ticket for ticket in tickets if is_it(ticket)]
-            others = [ticket for ticket in tickets if not is_it(ticket)]
-            for ticket in mine:
+            copies = self._copies(cell, letter)
+            mine = [copy for copy in copies if is_it(copy)]
+            others = [copy for copy in copies if not is_it(copy)]
+            for copy in mine:
                 # Nobody waits for it, but its sender asks for answers as long as one is missing.
-                self._answer(ticket, DONE, None)
+                self._answer(copy, DONE, None)
                 is_found = True
             if others or not mine:
                 kept.append(letter)
-                self._put_tickets(cell, letter, others)
+                self._put_copies(cell, letter, others)
         cell.mailbox = kept or None
         return is_found
 
     @staticmethod
-    def _put_tickets(cell: Cell, letter: Letter, tickets: list[Any]) -> None:
-        message = letter.message
-        if message.flags & DELIVERY == EXACTLY_ONCE and cell.phase != LOADING and tickets:
+    def _put_copies(cell: Cell, letter: Letter, copies: list[Letter]) -> None:
+        if letter.flags & DELIVERY == EXACTLY_ONCE and cell.phase != LOADING and copies:
             if cell.joined is None:
                 cell.joined = {}
-            cell.joined[message.sender, message.number] = tickets
+            cell.joined[letter.sender, letter.number] = copies
 
     def refuse_late(self, cell: Cell, letter: Letter) -> None:
         """Answer a message whose deadline came before its turn; it had no effect."""
-        self._refuse(cell, letter, _too_late(letter.message))
-
-    def _refuse(self, cell: Cell, letter: Letter, error: DspexError) -> None:
-        self.answer(cell, letter, REFUSED, error_payload(error))
+        self.answer(cell, letter, REFUSED, error_payload(_too_late(letter)))
 
     def answer(self, cell: Cell, letter: Letter, status: int, payload: Any) -> None:
         """Answer a message, and all its repetitions; its effect is committed."""
-        if letter.message.flags & DELIVERY != EXACTLY_ONCE:
-            self._answer(letter.ticket, status, payload)
+        if letter.flags & DELIVERY != EXACTLY_ONCE:
+            self._answer(letter, status, payload)
             return
-        for ticket in self._tickets(cell, letter):
-            self._answer(ticket, status, payload)
+        for copy in self._copies(cell, letter):
+            self._answer(copy, status, payload)
 
     @staticmethod
-    def _tickets(cell: Cell, letter: Letter) -> Sequence[Any]:
-        """Who is to hear of a message; none where all were sent elsewhere before."""
-        message = letter.message
-        if message.flags & DELIVERY != EXACTLY_ONCE or cell.phase == LOADING:
-            return (letter.ticket,)
+    def _copies(cell: Cell, letter: Letter) -> Sequence[Letter]:
+        """All that is to be heard of with a message; none where all were sent elsewhere before."""
+        if letter.flags & DELIVERY != EXACTLY_ONCE or cell.phase == LOADING:
+            return (letter,)
         joined = cell.joined
         if joined is None:
             return ()
-        found = joined.pop((message.sender, message.number), None)
+        found = joined.pop((letter.sender, letter.number), None)
         if not joined:
             cell.joined = cell.accepted = None
         return () if found is None else _listed(found)
 
-    def record(self, cell: Cell, message: Message, answered: Fields) -> None:
+    def record(self, cell: Cell, message: MessageLike, answered: Fields) -> None:
         """Keep for repetitions what was committed."""
         if cell.dedup is None:
             cell.dedup = Dedup()
@@ -379,8 +385,8 @@ class Inbox:
         """Let no more messages of an agent run: those that wait are sent elsewhere."""
         mailbox, cell.mailbox = cell.mailbox, None
         for letter in mailbox or ():
-            for ticket in self._tickets(cell, letter):
-                self._send_away(cell.key, ticket)
+            for copy in self._copies(cell, letter):
+                self._send_away(copy)
         cell.phase = LEAVING
 
     def drop(self, key: str) -> Cell | None:
@@ -394,12 +400,12 @@ class Inbox:
         self.leave(cell)
         joined, cell.joined, cell.accepted = cell.joined, None, None
         for found in (joined or {}).values():
-            for ticket in _listed(found):
-                self._send_away(cell.key, ticket)
+            for letter in _listed(found):
+                self._send_away(letter)
 
-    def _send_away(self, key: str, ticket: Ticket) -> None:
-        ticket.stuck[key] = ELSEWHERE
-        self._answer(ticket, ELSEWHERE, None)
+    def _send_away(self, letter: Letter) -> None:
+        letter.link.stuck[letter.key] = ELSEWHERE
+        self._answer(letter, ELSEWHERE, None)
 
     def loads(self) -> Iterator[tuple[str, int]]:
         """(key, messages that wait) of agents before which there are some."""
@@ -410,8 +416,8 @@ class Inbox:
         )
 
 
-def _listed(found: Any) -> Sequence[Any]:
-    """Tickets of one message: one is kept as it is, as it mostly is the only one."""
+def _listed(found: Any) -> Sequence[Letter]:
+    """Letters of one message: one is kept as it is, as it mostly is the only one."""
     return found if isinstance(found, list) else (found,)
 
 
@@ -426,7 +432,7 @@ def _full(cell: Cell) -> DspexError:
     )
 
 
-def _another(message: Message) -> DspexError:
+def _another(message: Letter) -> DspexError:
     if message.sender.startswith(BY_KEY):
         return InvalidRequestError(
             f"calls of one idempotency_key are the same call; {message.sender[len(BY_KEY) :]!r} "
@@ -439,7 +445,7 @@ def _another(message: Message) -> DspexError:
     )
 
 
-def _too_late(message: Message) -> DspexError:
+def _too_late(message: Letter) -> DspexError:
     return DeadlineError(
         f"a call begins before its deadline; {message.method} of {message.key} waited in the "
         "mailbox for longer; it had no effect; allow more time, or let fewer calls wait"

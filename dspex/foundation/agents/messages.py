@@ -105,23 +105,40 @@ class MessageLike(Protocol):
     """What has the fields of a message: one, or a call that is sent as one."""
 
     @property
-    def mid(self) -> int: ...
+    def mid(self) -> int:
+        """Its number."""
+
     @property
-    def key(self) -> str: ...
+    def key(self) -> str:
+        """Of the receiver."""
+
     @property
-    def flags(self) -> int: ...
+    def flags(self) -> int:
+        """See above."""
+
     @property
-    def sender(self) -> str: ...
+    def sender(self) -> str:
+        """A session, or an agent."""
+
     @property
-    def number(self) -> int: ...
+    def number(self) -> int:
+        """Of the sender."""
+
     @property
-    def below(self) -> int: ...
+    def below(self) -> int:
+        """What is acknowledged."""
+
     @property
-    def left(self) -> float | None: ...
+    def left(self) -> float | None:
+        """Seconds."""
+
     @property
-    def method(self) -> str: ...
+    def method(self) -> str:
+        """What is called."""
+
     @property
-    def args(self) -> bytes: ...
+    def args(self) -> bytes:
+        """With what."""
 
 
 _FIELDS = len(Message._fields)
@@ -133,7 +150,7 @@ message_of: Callable[[Sequence[Any]], Message] = partial(tuple.__new__, Message)
 """What `Message._make` does, without a call in between: messages come by the hundred thousand."""
 
 
-def fingerprint_of(message: Message) -> int:
+def fingerprint_of(message: MessageLike) -> int:
     """What two messages of the same number have in common, if they are the same."""
     return zlib.crc32(message.args, zlib.crc32(message.method.encode()))
 
@@ -142,14 +159,23 @@ M = TypeVar("M", bound=MessageLike)
 
 
 class Flight(NamedTuple, Generic[M]):
-    """What one process sends to a host at once."""
+    """What one process sends to a host at once.
+
+    Attributes
+    ----------
+    messages : iterable of messages
+        Of one that has arrived they are made one by one, and once.
+    size : int
+        How many messages; of one that has arrived.
+    """
 
     link: str
     generation: int
     place: int | None
     is_answered: bool
     hold: float
-    messages: Sequence[M]
+    messages: Iterable[M]
+    size: int = -1
 
 
 def encode_flight(flight: Flight[Any]) -> bytes:
@@ -158,13 +184,12 @@ def encode_flight(flight: Flight[Any]) -> bytes:
     Examples
     --------
     >>> message = Message(1, ":a", CAST, "", 0, 0, None, "add", b"")
-    >>> decode_flight(encode_flight(Flight("me", 1, 0, False, 0.01, [message]))).messages == [
-    ...     message
-    ... ]
+    >>> flight = decode_flight(encode_flight(Flight("me", 1, 0, False, 0.01, [message])))
+    >>> list(flight.messages) == [message]
     True
     """
     flat = list(chain.from_iterable(map(fields_of, flight.messages)))
-    packed: bytes = msgpack.packb((PROTOCOL, *flight[:-1], flat))
+    packed: bytes = msgpack.packb((PROTOCOL, *flight[:-2], flat))
     return packed
 
 
@@ -179,8 +204,11 @@ def decode_flight(blob: bytes) -> Flight[Message]:
         protocol, *fields = msgpack.unpackb(blob)
         if protocol == PROTOCOL:
             link, generation, place, is_answered, hold, flat = fields
-            messages = list(map(message_of, zip(*[iter(flat)] * _FIELDS, strict=True)))
-            return Flight(link, generation, place, is_answered, hold, messages)
+            size, others = divmod(len(flat), _FIELDS)
+            if others:
+                raise ValueError("it ends in the middle of a message")
+            messages = map(message_of, zip(*[iter(flat)] * _FIELDS, strict=True))
+            return Flight(link, generation, place, is_answered, hold, messages, size)
     except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise InvalidRequestError(f"messages travel in flights; this is none: {error}") from error
     raise InvalidRequestError(
@@ -189,9 +217,9 @@ def decode_flight(blob: bytes) -> Flight[Message]:
     )
 
 
-def encode_answers(answers: Iterable[tuple[int, int, Any]]) -> bytes:
-    """Pack answers: (id, status, payload)."""
-    packed: bytes = msgpack.packb((PROTOCOL, list(chain.from_iterable(answers))))
+def encode_answers(flat: Sequence[Any]) -> bytes:
+    """Pack answers: id, status, payload of one after the other."""
+    packed: bytes = msgpack.packb((PROTOCOL, flat))
     return packed
 
 

@@ -297,7 +297,9 @@ class Outbound(Generic[M]):
         link = self._links.get(address)
         return link is not None and link.generation == generation
 
-    def lost(self, address: str, generation: int, now: float, left: Container[int | None]) -> Lost[M]:
+    def lost(
+        self, address: str, generation: int, now: float, left: Container[int | None]
+    ) -> Lost[M]:
         """Give a link up of which a flight was not answered.
 
         Parameters

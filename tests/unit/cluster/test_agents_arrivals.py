@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
 
 from dspex.cluster.agents import arrivals as arrivals_module
-from dspex.cluster.agents.arrivals import Arrivals, LinkTicket
+from dspex.cluster.agents.arrivals import Arrivals
 from dspex.errors import InvalidRequestError
+from dspex.foundation.agents.inbox import Letter
 from dspex.foundation.agents.messages import (
     DONE,
     ELSEWHERE,
@@ -29,16 +31,16 @@ class Desk:
     """Arrivals, and what they told."""
 
     def __init__(self) -> None:
-        self.tickets: dict[int, LinkTicket] = {}
+        self.letters: dict[int, Letter] = {}
         self.accepted: list[int] = []
         self.flushes = 0
         self.is_sure = True
         self.answers_at_once: set[int] = set()
         self.arrivals = Arrivals(self.accept, self.flush, lambda: self.is_sure)
 
-    def accept(self, message: Message, ticket: LinkTicket) -> None:
+    def accept(self, message: Message, link: Any) -> None:
         self.accepted.append(message.mid)
-        self.tickets[message.mid] = ticket
+        self.letters[message.mid] = Letter(*message, link, None)
         if message.mid in self.answers_at_once:
             self.answer(message.mid)
 
@@ -46,7 +48,7 @@ class Desk:
         self.flushes += 1
 
     def answer(self, mid: int, status: int = DONE) -> None:
-        self.arrivals.answer(self.tickets[mid], status, None)
+        self.arrivals.answer(self.letters[mid], status, None)
 
     def fly(
         self,
@@ -150,8 +152,8 @@ def test_links_have_answers_and_refusals_of_their_own() -> None:
         desk = Desk()
         one, other = desk.fly(0, [1]), desk.fly(0, [2], link="you")
         await spin()
-        desk.tickets[1].stuck[":x"] = ELSEWHERE
-        assert desk.tickets[2].stuck == {}
+        desk.letters[1].link.stuck[":x"] = ELSEWHERE
+        assert desk.letters[2].link.stuck == {}
         desk.answer(2)
         assert await other == [2]
         assert not one.done()

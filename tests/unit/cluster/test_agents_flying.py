@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from dspex.cluster.agents.flying import Flying
 from dspex.cluster.agents.requests import NotSentError
-from dspex.foundation.agents.messages import AT_MOST_ONCE, Message, decode_flight
+from dspex.foundation.agents.messages import AT_MOST_ONCE, Message, MessageLike, decode_flight
 from dspex.foundation.agents.outbound import Outbound, Posted
 from dspex.testing.ledgers import run
 
@@ -27,7 +27,7 @@ class Sender:
     """One process, its link to the host "a", and flights that end when a test says so."""
 
     def __init__(self) -> None:
-        self.outbound = Outbound()
+        self.outbound: Outbound[Any] = Outbound()
         self.outbound.places = {"x": "a", "y": "a"}
         self.failed: list[int] = []
         self.connecting: dict[int, asyncio.Future[None]] = {}
@@ -71,7 +71,7 @@ class Sender:
     def answered(self, finals: Any) -> None:
         raise AssertionError("nobody answers")
 
-    def cut_off(self, message: Message, address: str, error: BaseException | None) -> None:
+    def cut_off(self, message: MessageLike, address: str, error: BaseException | None) -> None:
         self.failed.append(message.mid)
 
     def may_send(self, address: str) -> None:

@@ -36,8 +36,8 @@ class Pool:
     def __init__(self) -> None:
         self.jobs: list[Callable[[], None]] = []
 
-    def submit(self, job: Callable[[], None]) -> None:
-        self.jobs.append(job)
+    def submit(self, job: Callable[..., None], *arguments: Any) -> None:
+        self.jobs.append(partial(job, *arguments))
 
     def do_all(self) -> None:
         while self.jobs:
@@ -247,7 +247,7 @@ def test_what_nobody_waits_for_is_sent_again_when_it_could_not_be_kept(
 
     async def test(world: World) -> None:
         world.host.running.arrivals.answer = (  # type: ignore[method-assign]
-            lambda ticket, status, payload: told.append(status)
+            lambda letter, status, payload: told.append(status)
         )
         world.host.inbox._answer = world.host.running.arrivals.answer
         taking = world.take()
@@ -277,7 +277,7 @@ def _args() -> bytes:
 
 def test_a_flight_that_waits_for_those_before_it_ends_with_its_link() -> None:
     async def work() -> None:
-        arrivals = Arrivals(lambda message, ticket: None, lambda: None, lambda: True)
+        arrivals = Arrivals(lambda message, link: None, lambda: None, lambda: True)
         second = encode_flight(Flight("me", 1, 1, False, 0.0, []))
         waiting = asyncio.create_task(arrivals.take(second))
         await asyncio.sleep(0)

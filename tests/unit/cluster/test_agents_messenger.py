@@ -33,8 +33,11 @@ class Way:
 
     async def send(self, address: str, blob: bytes) -> bytes:
         flight = decode_flight(blob)
-        self.sent += flight.messages
-        return encode_answers((each.mid, DONE, pickle.dumps(each.mid)) for each in flight.messages)
+        flat: list[Any] = []
+        for each in flight.messages:
+            self.sent.append(each)
+            flat += (each.mid, DONE, pickle.dumps(each.mid))
+        return encode_answers(flat)
 
     def call(self) -> CallFuture:
         future = CallFuture(":x", "inc", b"", AUTO, self.runtime)

@@ -66,7 +66,7 @@ def test_short_jobs_run_in_one_thread_in_order() -> None:
         done: list[int] = []
         end = threading.Event()
         for n in range(100):
-            pool.submit(lambda n=n: done.append(n))  # type: ignore[misc]
+            pool.submit(lambda n=n: done.append(n))
         pool.submit(end.set)
         first.may_end.set()
         assert end.wait(WITHIN)

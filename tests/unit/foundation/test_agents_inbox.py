@@ -57,16 +57,16 @@ def test_what_runs_alone_runs_neither_before_nor_with_others() -> None:
         desk.send(method=method)
     rows = []
     for _ in range(4):
-        rows.append([letter.message.method for letter in desk.take(alone="alone")])
+        rows.append([letter.method for letter in desk.take(alone="alone")])
         desk.cell.is_busy = False
     assert rows == [["m"], ["alone"], ["alone"], ["m"]]
 
 
 def test_numbers_of_different_senders_are_different_messages() -> None:
     desk = Desk()
-    tickets = [desk.send(1, sender=sender) for sender in ("me", "you")]
+    letters = [desk.send(1, sender=sender) for sender in ("me", "you")]
     assert desk.run() == [1, 1]
-    assert [desk.status(each) for each in tickets] == [DONE, DONE]
+    assert [desk.status(each) for each in letters] == [DONE, DONE]
 
 
 # --- refused, and what comes after it --------------------------------------------------------
@@ -159,12 +159,12 @@ def test_one_that_refuses_what_is_too_much_lets_the_next_ones_in() -> None:
 
 def test_repetitions_are_answered_together_and_run_once() -> None:
     desk = Desk()
-    tickets = [desk.send(1, link=Link()) for _ in range(3)]
+    letters = [desk.send(1, link=Link()) for _ in range(3)]
     (letter,) = desk.take()
-    tickets.append(desk.send(1, link=Link()))
+    letters.append(desk.send(1, link=Link()))
     assert not desk.answers
     desk.inbox.answer(desk.cell, letter, RAISED, b"e")
-    assert [desk.answers[each] for each in tickets] == [(RAISED, b"e")] * 4
+    assert [desk.answers[each] for each in letters] == [(RAISED, b"e")] * 4
     desk.assert_quiet()
 
 
@@ -181,9 +181,8 @@ def test_an_error_is_told_again_as_one() -> None:
     desk = Desk()
     desk.send(1)
     (letter,) = desk.take()
-    message = letter.message
-    answered = Answered(False, b"e", fingerprint_of(message))
-    desk.inbox.record(desk.cell, message, answered)
+    answered = Answered(False, b"e", fingerprint_of(letter))
+    desk.inbox.record(desk.cell, letter, answered)
     desk.inbox.answer(desk.cell, letter, RAISED, b"e")
     assert desk.answers[desk.send(1)] == (RAISED, b"e")
 
@@ -191,9 +190,9 @@ def test_an_error_is_told_again_as_one() -> None:
 def test_at_least_once_and_at_most_once_are_not_looked_up() -> None:
     desk = Desk()
     for flags in (AT_LEAST_ONCE, AT_MOST_ONCE):
-        tickets = [desk.send(flags=flags) for _ in range(2)]
+        letters = [desk.send(flags=flags) for _ in range(2)]
         assert len(desk.run()) == 2
-        assert [desk.status(each) for each in tickets] == [DONE, DONE]
+        assert [desk.status(each) for each in letters] == [DONE, DONE]
 
 
 def test_recording_acknowledges_what_the_sender_has() -> None:
@@ -230,11 +229,11 @@ def test_what_comes_while_it_is_made_is_looked_up_when_it_is() -> None:
 
 def test_where_all_that_came_was_known_nothing_waits() -> None:
     desk = Desk(is_ready=False)
-    ticket = desk.send(1, CAST | EXACTLY_ONCE)
+    letter = desk.send(1, CAST | EXACTLY_ONCE)
     table = Dedup()
     table.record("me", 3, Answered(True, None, 0))
     desk.inbox.ready(desk.cell, table)
-    assert desk.status(ticket) == DONE
+    assert desk.status(letter) == DONE
     assert desk.cell.waiting == 0
     assert desk.take() == []
 
@@ -338,7 +337,7 @@ def test_what_was_refused_as_late_does_not_run_behind_what_was_sent_after_it() -
     desk = Desk()
     late, following = desk.send(1, left=1.0), desk.send(2)
     (letter,) = desk.take(now=1.5)
-    assert letter.message.number == 2
+    assert letter.number == 2
     assert isinstance(desk.error(late), DeadlineError)
     again = desk.send(1, left=1.0, link=Link(), now=1.6)
     assert isinstance(desk.error(again), DeadlineError), "2 is under way"
@@ -351,8 +350,8 @@ def test_what_was_refused_as_late_does_not_run_behind_what_was_sent_after_it() -
 
 def test_a_deadline_counts_from_when_the_message_came() -> None:
     desk = Desk()
-    ticket = desk.send(left=1.0, now=10.0)
-    assert desk.run(now=11.0) == [ticket.mid]
+    letter = desk.send(left=1.0, now=10.0)
+    assert desk.run(now=11.0) == [letter.mid]
 
 
 def test_where_all_came_too_late_nobody_is_busy() -> None:
@@ -370,8 +369,8 @@ def test_what_is_withdrawn_never_runs_and_its_link_is_told(number: int) -> None:
     before = desk.send(1)
     gone = desk.send(number)
     after = desk.send(3)
-    assert desk.inbox.withdraw(desk.cell, lambda ticket: ticket is gone)
-    assert not desk.inbox.withdraw(desk.cell, lambda ticket: ticket is gone)
+    assert desk.inbox.withdraw(desk.cell, lambda letter: letter is gone)
+    assert not desk.inbox.withdraw(desk.cell, lambda letter: letter is gone)
     assert desk.run() == [1, 3]
     # A message that is never answered is asked for as long as its link lives.
     assert [desk.status(each) for each in (before, gone, after)] == [DONE, DONE, DONE]
@@ -382,7 +381,7 @@ def test_what_is_withdrawn_never_runs_and_its_link_is_told(number: int) -> None:
 def test_what_somebody_else_has_sent_too_runs_though_it_is_withdrawn(which: int) -> None:
     desk = Desk()
     twins = [desk.send(2), desk.send(2, link=Link())]
-    assert desk.inbox.withdraw(desk.cell, lambda ticket: ticket is twins[which])
+    assert desk.inbox.withdraw(desk.cell, lambda letter: letter is twins[which])
     assert desk.status(twins[which]) == DONE
     assert desk.run() == [2]
     assert desk.status(twins[1 - which]) == DONE

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from dspex.foundation.agents.dedup import LOST, NEW, Answered, Dedup
-from dspex.foundation.agents.inbox import Inbox
-from dspex.foundation.agents.messages import CAST, DONE, EXACTLY_ONCE, REFUSED, Message
+from dspex.foundation.agents.inbox import Inbox, Letter
+from dspex.foundation.agents.messages import CAST, DONE, EXACTLY_ONCE, REFUSED
 from dspex.testing.agents_ledger import AgentsRun
 
 
@@ -42,10 +42,10 @@ def test_a_call_that_changed_nothing_runs_again(
     flags: int, left: float | None, outcome: Any
 ) -> None:
     told: list[int] = []
-    inbox = Inbox(lambda ticket, status, payload: told.append(status))
+    inbox = Inbox(lambda letter, status, payload: told.append(status))
     inbox.ready(inbox.add(":x", (1, 1), limit=10), table())
-    message = Message(1, ":x", EXACTLY_ONCE | flags, "me", 4, 3, left, "read", b"")
-    accepted = inbox.accept(message, Link(), now=0.0)
+    letter = Letter(1, ":x", EXACTLY_ONCE | flags, "me", 4, 3, left, "read", b"", Link(), left)
+    accepted = inbox.accept(letter)
     assert (accepted is not None) == (outcome == "runs")
     assert told == ([] if outcome == "runs" else [outcome])
 

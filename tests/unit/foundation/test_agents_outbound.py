@@ -17,17 +17,17 @@ from dspex.foundation.agents.messages import (
     RAISED,
     REFUSED,
     RESUMED,
-    Message,
+    MessageLike,
 )
 from dspex.foundation.agents.outbound import BACKOFF, MAX_FLIGHTS, RENEW_AFTER
 from dspex.testing.agents_mail import KEY, Sender
 
 
-def mids(messages: Iterable[Message]) -> list[int]:
+def mids(messages: Iterable[MessageLike]) -> list[int]:
     return [message.mid for message in messages]
 
 
-def resumed(messages: Iterable[Message]) -> list[int]:
+def resumed(messages: Iterable[MessageLike]) -> list[int]:
     return [message.mid for message in messages if message.flags & RESUMED]
 
 
