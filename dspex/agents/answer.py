@@ -13,18 +13,21 @@ from collections.abc import Callable, Generator
 from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
 from contextlib import suppress
 from functools import partial
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 from dspex.agents.moment import MOMENT
 from dspex.agents.waiting import is_on_loop, seconds_of
 from dspex.errors import InvalidArgumentError, NotPicklableError
 
-__all__ = ["AgentFuture", "Outcome"]
+__all__ = ["AgentFuture"]
 
 logger = logging.getLogger("dspex.agents")
 
 _OPEN = (PENDING, RUNNING)
 _CANCELLED = (CANCELLED, CANCELLED_AND_NOTIFIED)
+
+_NOBODY_WAITS = threading.Event()
+"""In place of an event of its own, for a result that is being decoded."""
 
 _CLOSED: Any = object()
 """In place of a result that nobody has asked for yet, and so was not decoded."""
@@ -111,7 +114,7 @@ class AgentFuture(concurrent.futures.Future[Any]):
         self._watchers: list[Any] | None = None
         self._value: Any = _CLOSED
         self._error: BaseException | None = None  # of decoding it
-        self._decoding: threading.Lock | None = None  # whoever decodes holds it
+        self._decoding: threading.Event | None = None  # somebody does; set when that has ended
 
     # --- what a call of its own does otherwise -----------------------------------------------
 
@@ -230,13 +233,13 @@ class AgentFuture(concurrent.futures.Future[Any]):
         Exception
             What the agent raised, or what became of the call.
         """
-        value, error = self.outcome(timeout)
+        error = self.exception(timeout)
         if error is not None:
             try:
                 raise error
             finally:
                 del error  # it holds this frame, which would hold it
-        return value
+        return self._value
 
     def exception(self, timeout: float | str | None = None) -> BaseException | None:
         """Wait for the answer, and give its error; None where there is none.
@@ -246,7 +249,13 @@ class AgentFuture(concurrent.futures.Future[Any]):
         TimeoutError, concurrent.futures.CancelledError, InvalidArgumentError
             As `result`.
         """
-        return self.outcome(timeout).error
+        if self._state != FINISHED:
+            self._wait(seconds_of(timeout))
+        if self._exception is not None:
+            return self._exception
+        if self._value is _CLOSED:
+            self._open()
+        return self._error
 
     def cancel(self) -> bool:
         """Give the call up, unless it is done; tells whether it is cancelled now."""
@@ -322,16 +331,6 @@ class AgentFuture(concurrent.futures.Future[Any]):
     def _what(self) -> str:
         return f"the answer of {self.description}" if self.description else "the answer"
 
-    def outcome(self, timeout: float | str | None = None) -> Outcome:
-        """The result or the error; raises what `exception` raises."""
-        if self._state != FINISHED:
-            self._wait(seconds_of(timeout))
-        if self._exception is not None:
-            return Outcome(None, self._exception)
-        if self._value is _CLOSED:
-            self._open()
-        return Outcome(self._value, self._error)
-
     def _wait(self, seconds: float | None) -> None:
         """Wait until it has ended; raises where it did otherwise than with an answer."""
         if seconds != 0 and not self.done() and is_on_loop(self.loop):
@@ -358,29 +357,36 @@ class AgentFuture(concurrent.futures.Future[Any]):
 
     def _open(self) -> None:
         """Decode the result, once; whoever asks meanwhile waits."""
-        mine = threading.Lock()
-        with mine:
+        while self._value is _CLOSED:
+            is_mine = False
             try:  # all of it: Ctrl-C may come at any place
-                while self._value is _CLOSED:
-                    with MOMENT:
-                        if self._decoding is None:
-                            self._decoding = mine
-                        decoding = self._decoding
-                    if decoding is mine:
-                        self._decode_mine()
-                    else:
-                        with decoding:
-                            pass
+                with MOMENT:
+                    another = self._decoding
+                    if another is None:
+                        self._decoding, is_mine = _NOBODY_WAITS, True
+                    elif another is _NOBODY_WAITS:
+                        another = self._decoding = threading.Event()
+                if is_mine:
+                    try:
+                        self._value = self._decode(self._result)
+                    except Exception as error:
+                        self._error = error
+                        self._value = None
+                elif another is not None and self._value is _CLOSED:
+                    # Looked at after the event is there: who decodes does it the other way round.
+                    another.wait()
             finally:
-                if self._decoding is mine:
-                    self._decoding = None  # where it was cut off, who waits does it
+                if is_mine:
+                    self._hand_over()
 
-    def _decode_mine(self) -> None:
-        try:
-            self._value = self._decode(self._result)
-        except Exception as error:
-            self._error = error
-            self._value = None
+    def _hand_over(self) -> None:
+        """Wake who waits for what is decoded, or is to be decoded by another."""
+        waiting = self._decoding
+        if self._value is _CLOSED:
+            with MOMENT:
+                waiting, self._decoding = self._decoding, None
+        if waiting is not None and waiting is not _NOBODY_WAITS:
+            waiting.set()
 
     def subscribe(self, listener: Callable[[AgentFuture], object]) -> Callable[[], None]:
         """As `add_done_callback`; gives what takes it back.
@@ -400,13 +406,6 @@ class AgentFuture(concurrent.futures.Future[Any]):
                 others = list(self._others)  # another thread may be calling them
                 others.remove(listener)
                 self._others = others
-
-
-class Outcome(NamedTuple):
-    """What became of a call."""
-
-    value: Any = None
-    error: BaseException | None = None
 
 
 def _set(waiter: asyncio.Future[None]) -> None:

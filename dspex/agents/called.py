@@ -75,7 +75,7 @@ class CallFuture(AgentFuture, Request):
 
     def has_failed(self) -> bool:
         """Whether it ended in an error; one of decoding a result does not count."""
-        return self._exception is not None or isinstance(self._result, Raised) or self.cancelled()
+        return isinstance(self._result, Raised) or self._exception is not None or self.cancelled()
 
     def _decode(self, raw: Any) -> Any:
         if not isinstance(raw, Raised):

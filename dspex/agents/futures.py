@@ -28,7 +28,7 @@ from collections.abc import (
 from contextlib import closing, suppress
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, TypeVar, final, get_args
 
-from dspex.agents.answer import AgentFuture, Outcome
+from dspex.agents.answer import AgentFuture
 from dspex.agents.waiting import is_on_loop, seconds_of
 from dspex.errors import InvalidArgumentError
 
@@ -186,6 +186,13 @@ class Completed:
         return _late(missing, len(self._slots), self._seconds)
 
 
+class _Outcome(NamedTuple):
+    """What became of a Dask future."""
+
+    value: Any = None
+    error: BaseException | None = None
+
+
 class _Leaf(Protocol):
     def done(self) -> bool: ...
 
@@ -296,13 +303,13 @@ def _gathering(
     if failed is not None:
         nested = leaves = [failed]
 
-    fetched: dict[Any, Outcome] = {}
+    fetched: dict[Any, _Outcome] = {}
     of_client: dict[Any, list[Any]] = {}
     for leaf in leaves:
         if isinstance(leaf, AgentFuture):
             continue
         if leaf.status == "cancelled":  # its client may be closed
-            fetched[leaf] = Outcome(error=concurrent.futures.CancelledError(str(leaf.key)))
+            fetched[leaf] = _Outcome(error=concurrent.futures.CancelledError(str(leaf.key)))
         else:
             of_client.setdefault(leaf.client, []).append(leaf)
     fetches = {
@@ -317,29 +324,28 @@ def _gathering(
 
 
 def _nested_results(
-    nested: Sequence[Any], fetched: Mapping[Any, Outcome], return_exceptions: bool
+    nested: Sequence[Any], fetched: Mapping[Any, _Outcome], return_exceptions: bool
 ) -> list[Any]:
     results: list[Any] = []
     for item in nested:
         if isinstance(item, AgentFuture):
             try:
-                value, error = item.outcome()
-            except concurrent.futures.CancelledError as cancelled:
-                value, error = None, cancelled
+                results.append(item.result())
+            except Exception as error:
+                if not return_exceptions:
+                    raise
+                results.append(error)
         elif isinstance(item, list | tuple):
-            value, error = _nested_results(item, fetched, return_exceptions), None
+            results.append(_nested_results(item, fetched, return_exceptions))
         else:
-            value, error = fetched[item]
-        if error is None:
-            results.append(value)
-        elif return_exceptions:
-            results.append(error)
-        else:
-            raise error
+            outcome = fetched[item]
+            if outcome.error is not None and not return_exceptions:
+                raise outcome.error
+            results.append(outcome.value if outcome.error is None else outcome.error)
     return results
 
 
-async def _fetched(client: Any, futures: Sequence[Any]) -> list[Outcome]:
+async def _fetched(client: Any, futures: Sequence[Any]) -> list[_Outcome]:
     """What became of Dask futures that are done; runs on their client's own loop.
 
     There every client is asynchronous, also one that blocks elsewhere.
@@ -352,9 +358,9 @@ async def _fetched(client: Any, futures: Sequence[Any]) -> list[Outcome]:
     outcomes = []
     for future in futures:
         try:
-            outcomes.append(Outcome(values[future] if future in values else await future))
+            outcomes.append(_Outcome(values[future] if future in values else await future))
         except Exception as error:
-            outcomes.append(Outcome(error=error))
+            outcomes.append(_Outcome(error=error))
     return outcomes
 
 

@@ -34,6 +34,9 @@ RESERVED = frozenset(
 )
 """What a handle means itself; a class of agents defines none of them."""
 
+MOST_METHODS = 1_000
+"""Names that become methods of all handles."""
+
 _LOOK_EVERY = 0.01
 
 DELIVERIES: Mapping[str, int] = {
@@ -100,13 +103,11 @@ class AgentHandle:
     def __getattr__(self, name: str) -> Callable[..., AgentFuture]:
         if name.startswith("_") or not name.isidentifier():
             raise AttributeError(name)
-
-        def call(*args: Any, **kwargs: Any) -> AgentFuture:
-            packed = _packed(args, kwargs) if args or kwargs else NO_ARGS
-            return self._send(name, packed, AUTO, None)
-
-        call.__name__ = name
-        return call
+        method = _method(name)
+        if len(_methods) < MOST_METHODS:
+            _methods.add(name)
+            setattr(AgentHandle, name, method)
+        return partial(method, self)
 
     # --- calls -------------------------------------------------------------------------------
 
@@ -338,6 +339,22 @@ class AgentHandle:
 
         runtime.start(answer())
         return future
+
+
+_methods: set[str] = set()
+"""Names that were called once, and are methods of all handles since: any name may be one of the
+agent's, and to look for what is not there takes Python longer than all else that a call begins
+with."""
+
+
+def _method(name: str) -> Callable[..., AgentFuture]:
+    def call(self: AgentHandle, /, *args: Any, **kwargs: Any) -> AgentFuture:
+        packed = _packed(args, kwargs) if args or kwargs else NO_ARGS
+        return self._send(name, packed, AUTO, None)
+
+    call.__name__ = name
+    call.__qualname__ = f"AgentHandle.{name}"
+    return call
 
 
 def _refuse_no_name(name: Any) -> None:
