@@ -165,8 +165,10 @@ class AgentFuture(concurrent.futures.Future[Any]):
             self._state = FINISHED
             for watcher in self._watchers or ():
                 (watcher.add_result if error is None else watcher.add_exception)(self)
-        if self._listener is not None or self._others is not None:
+        if self._others is not None:
             self._invoke_callbacks()
+        elif self._listener is not None:
+            self._call(self._listener)
         return True
 
     def _invoke_callbacks(self) -> None:

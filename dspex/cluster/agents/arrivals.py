@@ -13,7 +13,6 @@ from typing import Any, final
 from dspex.foundation.agents.inbox import Letter
 from dspex.foundation.agents.messages import (
     Flight,
-    Message,
     decode_flight,
     encode_answers,
 )
@@ -69,8 +68,8 @@ class Arrivals:
 
     Parameters
     ----------
-    accept : callable of (message, link)
-        Called with each message, in order.
+    accept : callable of (fields of a message, link)
+        Called for each, in order.
     flush : callable
         Called after the messages of a flight.
     may_answer : callable
@@ -79,7 +78,7 @@ class Arrivals:
 
     def __init__(
         self,
-        accept: Callable[[Message, Any], None],
+        accept: Callable[[tuple[Any, ...], Any], None],
         flush: Callable[[], None],
         may_answer: Callable[[], bool],
     ) -> None:
@@ -105,8 +104,8 @@ class Arrivals:
             self._heard = link.touched
         if flight.place is not None:
             # All of a flight at once: an answer may come while it is read.
-            for message in flight.messages:
-                self._accept(message, link)
+            for fields in flight.messages:
+                self._accept(fields, link)
             self._flush()
             link.next_place += 1
             ahead = link.turn.pop(link.next_place, None)
@@ -125,7 +124,7 @@ class Arrivals:
             return b""
         return encode_answers(answers)
 
-    def _link(self, flight: Flight[Message]) -> _Link | None:
+    def _link(self, flight: Flight[tuple[Any, ...]]) -> _Link | None:
         self._sweep()
         link = self._links.get(flight.link)
         if link is None or link.generation < flight.generation:
@@ -145,7 +144,7 @@ class Arrivals:
                 if now - link.touched > IDLE_AFTER and not link.outstanding:
                     del self._links[name]
 
-    async def _in_order(self, link: _Link, flight: Flight[Message]) -> bool:
+    async def _in_order(self, link: _Link, flight: Flight[tuple[Any, ...]]) -> bool:
         place = flight.place
         assert place is not None
         while place > link.next_place:

@@ -40,7 +40,6 @@ from dspex.foundation.agents.messages import (
     EXACTLY_ONCE,
     RAISED,
     REFUSED,
-    Message,
 )
 from dspex.foundation.ledger.agents.population import sender_of
 from dspex.foundation.ledger.agents.turns import pack_turn
@@ -85,8 +84,9 @@ class Running:
         self.timers = Timers(self._ring)
         self.runtime: Any = None  # through which turns reach others; given by whoever runs us
         self._runnable: dict[str, Cell] = {}
-        # Filled by threads. No outcome: it came late; no letter: the cell has run all it was given.
-        self._done: deque[tuple[Cell, Letter | None, Outcome | None]] = deque()
+        # Filled by threads: a turn each. No outcome: it came late. The last: all that the cell was
+        # given has run.
+        self._done: deque[tuple[Cell, Letter, Outcome | None, bool]] = deque()
         self._is_drain_due = False
         self._watching = False
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -172,15 +172,18 @@ class Running:
         self.inbox.drop(key)
         self._runnable.pop(key, None)
 
-    def _accept(self, message: Message, link: Any) -> None:
-        deadline = None if message.left is None else self._caller.now() + message.left
-        letter = letter_of((*message, link, deadline))
-        if letter.flags & CANCEL:
+    def _accept(self, fields: tuple[Any, ...], link: Any) -> None:
+        mid, key, flags, sender, number, below, left, method, args = fields
+        deadline = None if left is None else self._caller.now() + left
+        letter = letter_of(
+            (mid, key, flags, sender, number, below, left, method, args, link, deadline)
+        )
+        if flags & CANCEL:
             self._withdraw(letter)
             return
         cell = self.inbox.accept(letter)
         if cell is not None and not cell.is_busy and cell.phase == READY:
-            self._runnable[cell.key] = cell
+            self._runnable[key] = cell
 
     def _withdraw(self, withdrawal: Letter) -> None:
         cell = self.inbox.cells.get(withdrawal.key)
@@ -245,6 +248,7 @@ class Running:
 
     def _run_in_thread(self, cell: Cell, letters: Sequence[Letter]) -> None:
         resident: Resident = cell.resident
+        left = len(letters)
         for letter in letters:
             if letter.deadline is not None and letter.deadline < self._caller.now():
                 outcome = None
@@ -252,11 +256,10 @@ class Running:
                 context = self._context(cell, letter)
                 outcome = resident.run(letter.method, letter.args, context)
                 resident.sent = context.sent
-            self._done.append((cell, letter, outcome))
+            left -= 1
+            self._done.append((cell, letter, outcome, not left))
             if not self._is_drain_due:
                 self._wake()
-        self._done.append((cell, None, None))
-        self._wake()
 
     def _refuse_late(self, cell: Cell, letter: Letter) -> None:
         """Refuse what came late because others ran before it in a row."""
@@ -287,13 +290,13 @@ class Running:
     def _drain(self) -> None:
         self._is_drain_due = False
         while self._done:
-            cell, letter, outcome = self._done.popleft()
-            if letter is None:
-                self._finished(cell)
-            elif outcome is None:
+            cell, letter, outcome, is_last = self._done.popleft()
+            if outcome is None:
                 self._refuse_late(cell, letter)
             else:
                 self._take_outcome(cell, letter, outcome)
+            if is_last:
+                self._finished(cell)
         self._flush_runnable()
 
     def _finished(self, cell: Cell) -> None:

@@ -299,6 +299,11 @@ class Inbox:
         mailbox = cell.mailbox
         if not mailbox or cell.is_busy or cell.phase != READY:
             return []
+        if len(mailbox) == 1 and mailbox[0].deadline is None:  # of most there is nothing to decide
+            cell.mailbox = None
+            cell.is_busy = True
+            cell.taken = 1
+            return mailbox
         taken: list[Letter] = []
         method, is_control, is_alone = "", -1, False
         looked_at = 0

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
 from itertools import chain
 from operator import attrgetter
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
@@ -51,7 +50,6 @@ __all__ = [
     "encode_flight",
     "fields_of",
     "fingerprint_of",
-    "message_of",
 ]
 
 PROTOCOL = 2
@@ -146,16 +144,13 @@ _FIELDS = len(Message._fields)
 fields_of: Callable[[MessageLike], tuple[Any, ...]] = attrgetter(*Message._fields)
 """The fields of a message, or of what is sent as one."""
 
-message_of: Callable[[Sequence[Any]], Message] = partial(tuple.__new__, Message)
-"""What `Message._make` does, without a call in between: messages come by the hundred thousand."""
-
 
 def fingerprint_of(message: MessageLike) -> int:
     """What two messages of the same number have in common, if they are the same."""
     return zlib.crc32(message.args, zlib.crc32(message.method.encode()))
 
 
-M = TypeVar("M", bound=MessageLike)
+M = TypeVar("M")
 
 
 class Flight(NamedTuple, Generic[M]):
@@ -163,8 +158,8 @@ class Flight(NamedTuple, Generic[M]):
 
     Attributes
     ----------
-    messages : iterable of messages
-        Of one that has arrived they are made one by one, and once.
+    messages : iterable
+        Of one that has arrived the fields of each, made one by one, and once.
     size : int
         How many messages; of one that has arrived.
     """
@@ -193,7 +188,7 @@ def encode_flight(flight: Flight[Any]) -> bytes:
     return packed
 
 
-def decode_flight(blob: bytes) -> Flight[Message]:
+def decode_flight(blob: bytes) -> Flight[tuple[Any, ...]]:
     """Unpack a flight.
 
     Raises
@@ -207,7 +202,7 @@ def decode_flight(blob: bytes) -> Flight[Message]:
             size, others = divmod(len(flat), _FIELDS)
             if others:
                 raise ValueError("it ends in the middle of a message")
-            messages = map(message_of, zip(*[iter(flat)] * _FIELDS, strict=True))
+            messages = zip(*[iter(flat)] * _FIELDS, strict=True)
             return Flight(link, generation, place, is_answered, hold, messages, size)
     except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise InvalidRequestError(f"messages travel in flights; this is none: {error}") from error

@@ -38,7 +38,8 @@ class Desk:
         self.answers_at_once: set[int] = set()
         self.arrivals = Arrivals(self.accept, self.flush, lambda: self.is_sure)
 
-    def accept(self, message: Message, link: Any) -> None:
+    def accept(self, fields: tuple[Any, ...], link: Any) -> None:
+        message = Message(*fields)
         self.accepted.append(message.mid)
         self.letters[message.mid] = Letter(*message, link, None)
         if message.mid in self.answers_at_once:

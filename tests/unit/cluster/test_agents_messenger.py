@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+from itertools import starmap
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -34,7 +35,7 @@ class Way:
     async def send(self, address: str, blob: bytes) -> bytes:
         flight = decode_flight(blob)
         flat: list[Any] = []
-        for each in flight.messages:
+        for each in starmap(Message, flight.messages):
             self.sent.append(each)
             flat += (each.mid, DONE, pickle.dumps(each.mid))
         return encode_answers(flat)
