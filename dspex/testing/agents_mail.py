@@ -9,8 +9,9 @@ from collections.abc import Collection, Iterable
 from itertools import count
 from typing import Any, final
 
+from dspex.foundation.agents.cells import Letter
 from dspex.foundation.agents.dedup import Answered
-from dspex.foundation.agents.inbox import Inbox, Letter
+from dspex.foundation.agents.inbox import Inbox
 from dspex.foundation.agents.messages import (
     AT_LEAST_ONCE,
     DONE,

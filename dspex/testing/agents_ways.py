@@ -12,8 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, final
 
+from dspex.foundation.agents.cells import Cell, Letter, letter_of
 from dspex.foundation.agents.dedup import Answered
-from dspex.foundation.agents.inbox import Cell, Inbox, Letter, letter_of
+from dspex.foundation.agents.inbox import Inbox
 from dspex.foundation.agents.messages import (
     AT_LEAST_ONCE,
     AT_MOST_ONCE,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any, final
@@ -70,13 +69,12 @@ class InPlace:
     def __init__(self, loop: VirtualLoop, takes: Callable[[], float]) -> None:
         self._loop = loop
         self._takes = takes
-        self._jobs: deque[Callable[[], None]] = deque()
         self._free_at = 0.0
 
-    def submit(self, job: Callable[[], None]) -> None:
+    def submit(self, job: Callable[..., None], *arguments: Any) -> None:
         """Have a job done."""
         self._free_at = max(self._loop.time(), self._free_at) + self._takes()
-        self._loop.call_at(self._free_at, job)
+        self._loop.call_at(self._free_at, job, *arguments)
 
     def watch(self) -> bool:
         """Nothing ever waits for a thread."""

@@ -19,8 +19,8 @@ from hypothesis.stateful import (
     rule,
 )
 
+from dspex.foundation.agents.cells import LEAVING, LOADING, READY, Cell
 from dspex.foundation.agents.dedup import Dedup
-from dspex.foundation.agents.inbox import LEAVING, LOADING, READY, Cell
 from dspex.foundation.agents.messages import (
     AT_LEAST_ONCE,
     AT_MOST_ONCE,

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any, final
 
-from dspex.foundation.agents.inbox import Letter
+from dspex.foundation.agents.cells import Letter
 from dspex.foundation.agents.messages import (
     Flight,
     decode_flight,

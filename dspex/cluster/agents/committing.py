@@ -11,7 +11,7 @@ from typing import Any, Protocol, final
 
 from dspex.cluster.agents.turns import TurnContext
 from dspex.errors import DspexError, SessionExpiredError
-from dspex.foundation.agents.inbox import Cell, Letter, Verdict
+from dspex.foundation.agents.cells import Cell, Letter, Verdict
 from dspex.foundation.ports import Caller
 
 __all__ = ["Committer", "Pending", "Verdicts"]

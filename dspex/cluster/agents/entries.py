@@ -9,8 +9,8 @@ from typing import Any
 
 from dspex.cluster.agents.resident import NO_CHANGES, Changes, Outcome, Resident
 from dspex.cluster.agents.turns import TurnContext
+from dspex.foundation.agents.cells import Cell, Verdict
 from dspex.foundation.agents.dedup import Fields
-from dspex.foundation.agents.inbox import Cell, Verdict
 from dspex.foundation.agents.messages import (
     CAST,
     DELIVERY,

@@ -24,7 +24,7 @@ from dspex.cluster.agents.resident import Resident, dumps, error_bytes
 from dspex.cluster.agents.running import Running
 from dspex.cluster.agents.turns import TurnContext
 from dspex.errors import AgentNotFoundError, DspexError, SessionExpiredError, UnavailableError
-from dspex.foundation.agents.inbox import LOADING, READY, Cell, Letter
+from dspex.foundation.agents.cells import LOADING, READY, Cell, Letter
 from dspex.foundation.agents.messages import DONE, RAISED, REFUSED
 from dspex.foundation.ledger.agents.turns import pack_turn
 from dspex.foundation.ports import Caller

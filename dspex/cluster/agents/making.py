@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, final
 from dspex.cluster.agents.resident import NO_CHANGES, Changes, Resident, load_class, loads
 from dspex.cluster.agents.turns import TurnContext
 from dspex.errors import AgentFailedError, DspexError
-from dspex.foundation.agents.inbox import Cell
+from dspex.foundation.agents.cells import Cell
 from dspex.foundation.ledger.wire import error_payload
 from dspex.foundation.ports import Caller
 

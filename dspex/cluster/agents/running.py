@@ -27,8 +27,9 @@ from dspex.cluster.agents.resident import TIMER, Outcome, Resident, dumps
 from dspex.cluster.agents.timers import Timers
 from dspex.cluster.agents.turns import Timer, TurnContext
 from dspex.errors import DeliveryError, DspexError, SessionExpiredError
+from dspex.foundation.agents.cells import READY, Cell, Letter, Verdict, letter_of
 from dspex.foundation.agents.dedup import Dedup
-from dspex.foundation.agents.inbox import READY, Cell, Inbox, Letter, Verdict, letter_of
+from dspex.foundation.agents.inbox import Inbox
 from dspex.foundation.agents.messages import (
     AT_MOST_ONCE,
     CANCEL,

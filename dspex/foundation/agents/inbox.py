@@ -1,7 +1,7 @@
 """What a host has been sent: mailboxes, who may run, which messages were there before.
 
-Knows: cells (an agent each), letters (a message, and the link that brought it). Must not know:
-instances, loops, threads, what a turn does.
+Knows: cells (an agent each), letters (a message each, and the link that brought it). Must not
+know: instances, loops, threads, what a turn does.
 
 One message of an agent at a time is under way; those behind it wait in the order in which they
 came, which is the order in which each sender sent them. A message that is refused (the agent is not
@@ -12,10 +12,10 @@ the sender has heard of it and goes on with the refused one: so none overtakes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
-from typing import Any, NamedTuple, Protocol, final
+from typing import Any, final
 
 from dspex.errors import DeadlineError, DspexError, InvalidRequestError, MailboxFullError
+from dspex.foundation.agents.cells import LEAVING, LOADING, READY, Cell, Letter, Verdict
 from dspex.foundation.agents.dedup import BY_KEY, LOST, NEW, Answered, Dedup, Fields
 from dspex.foundation.agents.messages import (
     CAST,
@@ -33,129 +33,10 @@ from dspex.foundation.agents.messages import (
 )
 from dspex.foundation.ledger.wire import error_payload
 
-__all__ = ["LEAVING", "LOADING", "READY", "Cell", "Inbox", "Letter", "Link", "Verdict", "letter_of"]
-
-LOADING, READY, LEAVING = 0, 1, 2
+__all__ = ["Inbox"]
 
 AT_ONCE = 64
 """Messages of one agent that run in a row before others get their turn."""
-
-Verdict = tuple[int, Any]
-"""(status, payload)"""
-
-
-class Link(Protocol):
-    """What brings messages of one process, and takes the answers.
-
-    Attributes
-    ----------
-    stuck : dict of key to status
-        Agents whose messages are refused until one is resumed.
-    """
-
-    @property
-    def stuck(self) -> dict[str, int]:
-        """As above."""
-
-
-class Letter(NamedTuple):
-    """A message that arrived, as one object: there may be very many.
-
-    Attributes
-    ----------
-    mid, key, flags, sender, number, below, left, method, args
-        Of the message.
-    link : Link
-        Where its answer goes.
-    deadline : float or None
-        Instant of the host's clock.
-    """
-
-    mid: int
-    key: str
-    flags: int
-    sender: str
-    number: int
-    below: int
-    left: float | None
-    method: str
-    args: bytes
-    link: Any
-    deadline: float | None
-
-
-letter_of: Callable[[tuple[Any, ...]], Letter] = partial(tuple.__new__, Letter)
-"""What `Letter._make` does, without a call in between: (*message, link, deadline)."""
-
-
-@final
-class Cell:
-    """One agent at a host.
-
-    Attributes
-    ----------
-    key : str
-    token : tuple of (term, n)
-        Its incarnation.
-    limit : int
-        Messages that may wait.
-    refuses : bool
-        Whether one more is refused for good.
-    phase : int
-        `LOADING` until it is made, `LEAVING` once it is to go elsewhere.
-    is_busy : bool
-    is_durable : bool
-        Whether its turns wait for the journal.
-    taken : int
-        Messages that were taken to run in a row, and have not run yet.
-    uncommitted : int
-        Turns whose commit is under way.
-    joined : dict or None
-        {(sender, number): the letter, or a list of letters} of messages exactly once that wait,
-        run, or are to be committed.
-    accepted : dict or None
-        {sender: the largest number} of those.
-    resident : Any
-        What the host has made of it.
-    """
-
-    __slots__ = (
-        "accepted",
-        "dedup",
-        "is_busy",
-        "is_durable",
-        "joined",
-        "key",
-        "limit",
-        "mailbox",
-        "phase",
-        "refuses",
-        "resident",
-        "taken",
-        "token",
-        "uncommitted",
-    )
-
-    def __init__(self, key: str, token: tuple[int, int], limit: int) -> None:
-        self.key = key
-        self.token = token
-        self.limit = limit
-        self.phase = LOADING
-        self.refuses = False
-        self.is_busy = False
-        self.is_durable = False
-        self.taken = 0
-        self.uncommitted = 0
-        self.mailbox: list[Letter] | None = None  # a ninth of a deque
-        self.dedup: Dedup | None = None
-        self.joined: dict[tuple[str, int], Any] | None = None
-        self.accepted: dict[str, int] | None = None
-        self.resident: Any = None
-
-    @property
-    def waiting(self) -> int:
-        """How many messages wait."""
-        return len(self.mailbox or ()) + max(0, self.taken - 1)
 
 
 @final

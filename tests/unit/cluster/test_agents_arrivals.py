@@ -11,7 +11,7 @@ import pytest
 from dspex.cluster.agents import arrivals as arrivals_module
 from dspex.cluster.agents.arrivals import Arrivals
 from dspex.errors import InvalidRequestError
-from dspex.foundation.agents.inbox import Letter
+from dspex.foundation.agents.cells import Letter
 from dspex.foundation.agents.messages import (
     DONE,
     ELSEWHERE,

@@ -11,7 +11,7 @@ import pytest
 from dspex.cluster.agents import committing
 from dspex.cluster.agents.committing import Committer, Pending
 from dspex.errors import SessionExpiredError, UnavailableError
-from dspex.foundation.agents.inbox import Cell
+from dspex.foundation.agents.cells import Cell
 from dspex.foundation.ledger.agents.turns import pack_turn, unpack_turn
 from dspex.testing.ledgers import run, until
 

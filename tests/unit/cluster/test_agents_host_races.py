@@ -17,7 +17,7 @@ from dspex.cluster.agents.arrivals import Arrivals
 from dspex.cluster.agents.host import Host
 from dspex.cluster.agents.messenger import Messenger
 from dspex.errors import SessionExpiredError, UnavailableError
-from dspex.foundation.agents.inbox import LOADING, READY
+from dspex.foundation.agents.cells import LOADING, READY
 from dspex.foundation.agents.messages import CAST, EXACTLY_ONCE, Flight, Message, encode_flight
 from dspex.foundation.ledger.agents.turns import unpack_turn
 from dspex.testing.ledgers import run, until

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from dspex.errors import DeadlineError, MailboxFullError
+from dspex.foundation.agents.cells import LEAVING, LOADING, READY, Cell
 from dspex.foundation.agents.dedup import Answered, Dedup
-from dspex.foundation.agents.inbox import AT_ONCE, LEAVING, LOADING, READY, Cell
+from dspex.foundation.agents.inbox import AT_ONCE
 from dspex.foundation.agents.messages import (
     AT_LEAST_ONCE,
     AT_MOST_ONCE,

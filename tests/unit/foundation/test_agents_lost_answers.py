@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from dspex.foundation.agents.cells import Letter
 from dspex.foundation.agents.dedup import LOST, NEW, Answered, Dedup
-from dspex.foundation.agents.inbox import Inbox, Letter
+from dspex.foundation.agents.inbox import Inbox
 from dspex.foundation.agents.messages import CAST, DONE, EXACTLY_ONCE, REFUSED
 from dspex.testing.agents_ledger import AgentsRun
 
