@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 import importlib
 import operator
@@ -406,3 +407,13 @@ def test_it_moves_nowhere_but_to_a_worker(create: Create) -> None:
     agent.stop().result(LONG)
     with pytest.raises(AgentNotFoundError):
         agent.migrate(home).result(LONG)
+
+
+def test_what_a_worker_holds_of_the_users_is_not_frozen() -> None:
+    with local_cluster(2) as running, Client(running) as client:
+        one, other = client.scheduler_info()["workers"]
+        held = client.submit(list, "abc", workers=[one])
+        assert held.result() == ["a", "b", "c"]
+        with dspex.connect(client):
+            frozen = client.run(gc.get_freeze_count)
+            assert frozen[one] == 0 < frozen[other]

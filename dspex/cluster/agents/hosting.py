@@ -76,6 +76,7 @@ class Hosting:
         self._client: Any = None
         self._actor: Any = None
         self._acting: asyncio.Task[None] | None = None
+        self._has_frozen = False
 
     async def _send(self, address: str, blob: bytes) -> bytes:
         if address == self.address:
@@ -88,10 +89,12 @@ class Hosting:
     def start(self) -> None:
         """Begin to host."""
         _hostings[self.address] = self
-        if self._worker.nanny:
-            # The process is the worker's alone. What was imported stays; to go through it again
-            # and again takes the garbage collector a tenth of a busy host's time.
+        if self._worker.nanny and not self._worker.state.tasks:
+            # The process is the worker's alone, and holds nothing of the user's yet. What was
+            # imported stays; to go through it again and again takes the garbage collector a tenth
+            # of a busy host's time.
             gc.freeze()
+            self._has_frozen = True
         add_host(self.address, self.runtime)
         self._worker.handlers["dspex_host"] = self._handle
         self._worker.handlers["dspex_release"] = self._handle_release
@@ -140,7 +143,7 @@ class Hosting:
         """Host nothing any more."""
         await self.host.close()
         await self.messages.close()
-        if self._worker.nanny:
+        if self._has_frozen:
             gc.unfreeze()
         self._worker.handlers.pop("dspex_host", None)
         self._worker.handlers.pop("dspex_release", None)
