@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from types import MethodType
 from typing import Any, final
 
 from dspex.agents.answer import AgentFuture
@@ -107,7 +108,7 @@ class AgentHandle:
         if len(_methods) < MOST_METHODS:
             _methods.add(name)
             setattr(AgentHandle, name, method)
-        return partial(method, self)
+        return MethodType(method, self)
 
     # --- calls -------------------------------------------------------------------------------
 

@@ -170,3 +170,4 @@ class Sender:
         for address in self.outbound.addresses():
             assert self.outbound.post(address, self.now) is None
             assert self.outbound.is_waiting(address) is None
+            assert not self.outbound._links[address].resumed

@@ -391,6 +391,7 @@ class Messages(RuleBasedStateMachine):
         assert not self.outbound._abandoned
         for link in self.outbound._links.values():
             assert not link.outstanding
+            assert not link.resumed
             assert not link.unanswered
         for host in self.hosts.values():
             assert not host.link or not host.link.outstanding

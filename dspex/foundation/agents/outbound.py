@@ -213,6 +213,7 @@ class Outbound(Generic[M]):
             message = queue.popleft()
             link.taken += 1
             if abandoned and self._is_abandoned(message):
+                link.resumed.discard(message.mid)
                 continue
             if all_held and (held := all_held.get(message.key)) is not None:
                 link.resumed.discard(message.mid)

@@ -404,6 +404,17 @@ def test_what_is_held_is_withdrawn() -> None:
     sender.assert_quiet()
 
 
+def test_of_what_is_withdrawn_on_its_way_again_nothing_is_left() -> None:
+    sender = Sender(x="a")
+    first = sender.send()
+    sender.back(sender.post(), [(first, FULL)])
+    sender.now = 9.0
+    assert sender.locate("a") == "a"
+    assert not sender.outbound.withdraw(first), "it is in the queue"
+    assert sender.outbound.post("a", sender.now) is None
+    sender.assert_quiet()
+
+
 def test_where_all_was_withdrawn_nothing_is_sent() -> None:
     sender = Sender(x="a")
     first = sender.send()
