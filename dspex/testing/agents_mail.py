@@ -82,7 +82,7 @@ class Desk:
         return letter
 
     def take(self, now: float = 0.0, alone: str = "") -> list[Letter]:
-        return self.inbox.take(self.cell, now, lambda letter: letter.method == alone)
+        return self.inbox.take(self.cell, now, lambda cell, letter: letter.method == alone)
 
     def run(self, now: float = 0.0) -> list[int]:
         """Run and answer one row; gives the messages' numbers, or mids where they have none."""

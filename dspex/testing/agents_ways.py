@@ -158,7 +158,7 @@ class Host:
         """Begin to run what waits before an agent."""
         if key not in self.rows:
             cell = self.inbox.cells[key]
-            letters = self.inbox.take(cell, now, lambda letter: False)
+            letters = self.inbox.take(cell, now, lambda cell, letter: False)
             if letters:
                 self.rows[key] = cell, letters
 

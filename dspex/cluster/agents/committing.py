@@ -12,6 +12,7 @@ from typing import Any, Protocol, final
 from dspex.cluster.agents.turns import TurnContext
 from dspex.errors import DspexError, SessionExpiredError
 from dspex.foundation.agents.cells import Cell, Letter, Verdict
+from dspex.foundation.agents.dedup import Fields
 from dspex.foundation.ports import Caller
 
 __all__ = ["Committer", "Pending", "Verdicts"]
@@ -36,11 +37,13 @@ class Pending:
         Its answer.
     context : TurnContext or None
         Where it set timers or sent something.
+    answered : tuple or None
+        What is kept of its answer, for repetitions.
     then : callable or None
         What follows on the commit.
     """
 
-    __slots__ = ("cell", "context", "entry", "letter", "settled", "then", "verdict")
+    __slots__ = ("answered", "cell", "context", "entry", "letter", "settled", "then", "verdict")
 
     def __init__(
         self,
@@ -49,6 +52,7 @@ class Pending:
         letter: Letter | None = None,
         verdict: Verdict | None = None,
         context: TurnContext | None = None,
+        answered: Fields | None = None,
         *,
         then: Callable[[], None] | None = None,
     ) -> None:
@@ -57,6 +61,7 @@ class Pending:
         self.letter = letter
         self.verdict = verdict
         self.context = context
+        self.answered = answered
         self.then = then
         self.settled: asyncio.Future[None] | None = None
 

@@ -7,15 +7,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from dspex.cluster.agents.resident import NO_CHANGES, Changes, Outcome, Resident
+from dspex.cluster.agents.resident import NO_CHANGES, Changes, Outcome
 from dspex.cluster.agents.turns import TurnContext
 from dspex.foundation.agents.cells import Cell, Verdict
 from dspex.foundation.agents.dedup import Fields
 from dspex.foundation.agents.messages import (
     CAST,
-    DELIVERY,
     DONE,
-    EXACTLY_ONCE,
     MessageLike,
     fingerprint_of,
 )
@@ -38,20 +36,23 @@ def what_changed(cell: Cell, changes: Changes, context: TurnContext) -> dict[str
     return entry
 
 
-def entry_of(cell: Cell, message: MessageLike, outcome: Outcome, verdict: Verdict) -> bytes | None:
-    """What is kept of a turn that was called for; None where it had no effect.
+def entry_of(
+    cell: Cell, message: MessageLike, outcome: Outcome, answered: Fields | None
+) -> bytes | None:
+    """What is kept of a turn of a persistent agent; None where it had no effect.
 
     Such a turn may run again: nobody can tell.
+
+    Parameters
+    ----------
+    answered : tuple or None
+        What is kept of its answer, where the message takes effect once.
     """
-    resident: Resident = cell.resident
-    if not resident.is_kept:
-        return None
     context = outcome.context
     if outcome.changes is NO_CHANGES and context.sent == context.base:
         return None
     entry = what_changed(cell, outcome.changes, context)
-    if message.flags & DELIVERY == EXACTLY_ONCE:
-        answered = answer_of(message, verdict)
+    if answered is not None:
         entry["r"] = (message.sender, message.number, message.below, *answered)
     return pack_turn(entry)
 

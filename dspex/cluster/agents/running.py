@@ -13,7 +13,6 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
 from itertools import chain
 from typing import Any, final
 
@@ -207,7 +206,7 @@ class Running:
         runnable, self._runnable = self._runnable, {}
         now = self._caller.now()
         for cell in runnable.values():
-            letters = self.inbox.take(cell, now, partial(self._is_alone, cell))
+            letters = self.inbox.take(cell, now, self._is_alone)
             if letters:
                 self._run(cell, letters)
         self.watch_pool()
@@ -315,11 +314,16 @@ class Running:
         context: TurnContext | None = outcome.context
         if not (outcome.context.timers or outcome.context.outgoing):
             context = None  # not to be kept until the commit, of which there may be thousands
-        entry = entry_of(cell, letter, outcome, verdict)
+        resident: Resident = cell.resident
+        answered = entry = None
+        if resident.is_kept:
+            if letter.flags & DELIVERY == EXACTLY_ONCE:
+                answered = answer_of(letter, verdict)
+            entry = entry_of(cell, letter, outcome, answered)
         if entry is None and not cell.uncommitted:
             self._follow_up(cell, letter, verdict, context)
             return
-        self.commit(Pending(cell, entry, letter, verdict, context))
+        self.commit(Pending(cell, entry, letter, verdict, context, answered))
 
     def _answer_for_a_ghost(self, letter: Letter) -> None:
         """Of a turn of an incarnation that is no more nobody knows; who can sends it again."""
@@ -375,8 +379,8 @@ class Running:
     def _committed(self, pending: Pending) -> None:
         letter, verdict, cell = pending.letter, pending.verdict, pending.cell
         if letter is not None and verdict is not None:
-            if pending.entry is not None and letter.flags & DELIVERY == EXACTLY_ONCE:
-                self.inbox.record(cell, letter, answer_of(letter, verdict))
+            if pending.entry is not None and pending.answered is not None:
+                self.inbox.record(cell, letter, pending.answered)
             self._follow_up(cell, letter, verdict, pending.context)
         if pending.then is not None:
             pending.then()

@@ -116,8 +116,9 @@ class Dedup:
         answers = self._answers.get(sender)
         if answers is None:
             return
-        for number in [each for each in answers if each < below]:
-            del answers[number]
+        # They came in about this order; what is behind a later one goes with it.
+        while answers and (first := next(iter(answers))) < below:
+            del answers[first]
         if not answers:
             del self._answers[sender]
 

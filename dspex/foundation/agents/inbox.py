@@ -150,8 +150,10 @@ class Inbox:
             cell.joined = {}
         if cell.accepted is None:
             cell.accepted = {}
-        cell.accepted[letter.sender] = max(letter.number, cell.accepted.get(letter.sender, 0))
-        cell.joined[letter.sender, letter.number] = letter
+        sender, number = letter.sender, letter.number
+        if number > cell.accepted.get(sender, 0):
+            cell.accepted[sender] = number
+        cell.joined[sender, number] = letter
 
     def ready(self, cell: Cell, dedup: Dedup | None) -> None:
         """Let an agent run that was made; what came meanwhile is looked up first."""
@@ -167,14 +169,16 @@ class Inbox:
                 cell.mailbox = []
             cell.mailbox.append(letter)
 
-    def take(self, cell: Cell, now: float, runs_alone: Callable[[Letter], bool]) -> list[Letter]:
+    def take(
+        self, cell: Cell, now: float, runs_alone: Callable[[Cell, Letter], bool]
+    ) -> list[Letter]:
         """Messages to run in a row; none where it is busy, or not to run now.
 
         Parameters
         ----------
         cell : Cell
         now : float
-        runs_alone : callable of letter
+        runs_alone : callable of (cell, letter)
             Whether it is given alone; the same for all of a method, but for `CONTROL`.
         """
         mailbox = cell.mailbox
@@ -195,7 +199,7 @@ class Inbox:
                 continue
             if letter.method != method or letter.flags & CONTROL != is_control:
                 method, is_control = letter.method, letter.flags & CONTROL
-                is_alone = runs_alone(letter)
+                is_alone = runs_alone(cell, letter)
             if is_alone and taken:
                 break
             looked_at += 1

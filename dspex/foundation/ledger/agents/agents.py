@@ -257,7 +257,9 @@ class Agents:
         SessionExpiredError
             Where the session is that of no host.
         """
-        heads = [checked_head(blob) for blob in turns]
+        heads: list[Any] = []  # one behind the other, or they were thousands of tuples
+        for blob in turns:
+            heads += checked_head(blob)
         address = self._host_of(session)
         refused: list[tuple[int, str]] = []
         broken: set[str] = set()
@@ -266,7 +268,7 @@ class Agents:
         leaving: list[str] = []
         ended: list[str] = []
         known = self._known.agents
-        for index, (key, term, n, sender, marks) in enumerate(heads):
+        for index, (key, term, n, sender, marks) in enumerate(zip(*[iter(heads)] * 5, strict=True)):
             agent = known.get(key)
             if agent is None or agent.host != address or agent.incarnation != (term, n):
                 refused.append((index, "fenced"))
@@ -312,7 +314,7 @@ class Agents:
     def is_any_durable(self, turns: Any) -> bool:
         """Whether any of these turns is of an agent whose state is in the journal."""
         for blob in turns if isinstance(turns, list | tuple) else ():
-            agent = self._known.agents.get(checked_head(blob).key)
+            agent = self._known.agents.get(checked_head(blob)[0])
             if agent is not None and agent.spec.persistence == "durable":
                 return True
         return False
