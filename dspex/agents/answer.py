@@ -165,17 +165,16 @@ class AgentFuture(concurrent.futures.Future[Any]):
             self._state = FINISHED
             for watcher in self._watchers or ():
                 (watcher.add_result if error is None else watcher.add_exception)(self)
-        if self._others is not None:
-            self._invoke_callbacks()
-        elif self._listener is not None:
-            self._call(self._listener)
+        self._invoke_callbacks()
         return True
 
     def _invoke_callbacks(self) -> None:
-        if self._listener is not None:
-            self._call(self._listener)
-        for listener in self._others or ():
-            self._call(listener)
+        first, others = self._listener, self._others
+        if first is not None:
+            self._call(first)
+        if others is not None:
+            for listener in others:
+                self._call(listener)
 
     def _call(self, listener: Callable[[Any], object]) -> None:
         try:
@@ -369,6 +368,7 @@ class AgentFuture(concurrent.futures.Future[Any]):
                     elif another is _NOBODY_WAITS:
                         another = self._decoding = threading.Event()
                 if is_mine:
+                    self._error = None  # of who was cut off
                     try:
                         self._value = self._decode(self._result)
                     except Exception as error:

@@ -267,9 +267,9 @@ def _settling(leaves: Sequence[_Leaf], return_when: ReturnWhen) -> _Flow[tuple[b
     enough: deque[_Leaf] = deque()
 
     def count(leaf: _Leaf) -> None:
+        arrived.append(leaf)
         if is_enough is not None and is_enough(leaf):
             enough.append(leaf)
-        arrived.append(leaf)
         if len(arrived) >= total or enough:
             with suppress(concurrent.futures.InvalidStateError):
                 signal.set_result(None)
@@ -297,12 +297,23 @@ def _gathering(
 ) -> _Flow[list[Any]]:
     when: ReturnWhen = "ALL_COMPLETED" if return_exceptions else "FIRST_EXCEPTION"
     total = len(leaves)
-    is_in_time, failed = yield from _settling(leaves, when)
-    if failed is None and not is_in_time:
+    while True:
+        is_in_time, failed = yield from _settling(leaves, when)
+        if failed is None:
+            break
+        fetched = yield from _fetching([failed], seconds, total)
+        _nested_results([failed], fetched, return_exceptions)  # which raises
+        # Of Dask's one may have been lost, and be there again.
+    if not is_in_time:
         raise _late(sum(not leaf.done() for leaf in leaves), total, seconds)
-    if failed is not None:
-        nested = leaves = [failed]
+    fetched = yield from _fetching(leaves, seconds, total)
+    return _nested_results(nested, fetched, return_exceptions)
 
+
+def _fetching(
+    leaves: Sequence[Any], seconds: float | None, total: int
+) -> _Flow[dict[Any, _Outcome]]:
+    """What became of those that are Dask's."""
     fetched: dict[Any, _Outcome] = {}
     of_client: dict[Any, list[Any]] = {}
     for leaf in leaves:
@@ -320,7 +331,7 @@ def _gathering(
         if not (yield fetch):
             raise _late(len(group), total, seconds)
         fetched.update(zip(group, fetch.result(), strict=True))
-    return _nested_results(nested, fetched, return_exceptions)
+    return fetched
 
 
 def _nested_results(
@@ -328,21 +339,28 @@ def _nested_results(
 ) -> list[Any]:
     results: list[Any] = []
     for item in nested:
-        if isinstance(item, AgentFuture):
-            try:
-                results.append(item.result())
-            except Exception as error:
-                if not return_exceptions:
-                    raise
-                results.append(error)
-        elif isinstance(item, list | tuple):
+        if isinstance(item, list | tuple):
             results.append(_nested_results(item, fetched, return_exceptions))
+            continue
+        value, error = _outcome_of(item, fetched)
+        if error is None:
+            results.append(value)
+        elif return_exceptions:
+            results.append(error)
         else:
-            outcome = fetched[item]
-            if outcome.error is not None and not return_exceptions:
-                raise outcome.error
-            results.append(outcome.value if outcome.error is None else outcome.error)
+            raise error
     return results
+
+
+def _outcome_of(item: Any, fetched: Mapping[Any, _Outcome]) -> tuple[Any, BaseException | None]:
+    """What became of one; nothing is raised, as an error would hold all results by its frames."""
+    if not isinstance(item, AgentFuture):
+        return fetched[item]
+    try:
+        error = item.exception()
+    except concurrent.futures.CancelledError as cancelled:
+        return None, cancelled.with_traceback(None)
+    return (None, error) if error is not None else (item.result(), None)
 
 
 async def _fetched(client: Any, futures: Sequence[Any]) -> list[_Outcome]:

@@ -102,7 +102,8 @@ class AgentHandle:
         return hash(self._key)
 
     def __getattr__(self, name: str) -> Callable[..., AgentFuture]:
-        if name.startswith("_") or not name.isidentifier():
+        # What a handle means itself is looked for here only where its property has failed.
+        if name.startswith("_") or not name.isidentifier() or name in RESERVED:
             raise AttributeError(name)
         method = _method(name)
         if len(_methods) < MOST_METHODS:
@@ -353,8 +354,9 @@ def _method(name: str) -> Callable[..., AgentFuture]:
         packed = _packed(args, kwargs) if args or kwargs else NO_ARGS
         return self._send(name, packed, AUTO, None)
 
+    # Its qualified name stays that of a local function: it travels by value, as where it arrives
+    # the name may not have been called yet.
     call.__name__ = name
-    call.__qualname__ = f"AgentHandle.{name}"
     return call
 
 

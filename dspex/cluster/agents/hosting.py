@@ -89,8 +89,9 @@ class Hosting:
     def start(self) -> None:
         """Begin to host."""
         _hostings[self.address] = self
-        if self._worker.nanny and not self._worker.state.tasks:
-            # The process is the worker's alone, and holds nothing of the user's yet. What was
+        is_fresh = not (self._worker.state.transition_counter or gc.get_freeze_count())
+        if self._worker.nanny and is_fresh:
+            # The process is the worker's alone, and has done nothing for the user yet. What was
             # imported stays; to go through it again and again takes the garbage collector a tenth
             # of a busy host's time.
             gc.freeze()

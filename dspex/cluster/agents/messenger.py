@@ -246,12 +246,16 @@ class Messenger:
             request = requests.pop(message.mid, None)
             if request is None:
                 continue
-            if status == DONE:
+            try:
+                if status != DONE:
+                    is_raised = status == RAISED
+                    self._fail(request, Raised(payload) if is_raised else rebuilt_error(payload))
+                    continue
                 if request.sender or request.timer is not None:
                     self._settle(request)
                 request.answer(payload)
-            else:
-                self._fail(request, Raised(payload) if status == RAISED else rebuilt_error(payload))
+            except Exception as error:  # of one, which is not to cost the others their answers
+                self._loop.call_exception_handler({"message": request.key, "exception": error})
 
     def cut_off(self, message: MessageLike, address: str, error: BaseException | None) -> None:
         """Take that nobody knows what became of a message."""

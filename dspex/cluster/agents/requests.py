@@ -56,9 +56,10 @@ class Raised:
         """What somebody hears who did not call."""
         try:
             error, told = pickle.loads(self.payload)
+            words = f"{type(error).__name__}: {error}"
         except Exception as unreadable:
-            error, told = unreadable, ""
-        made = AgentRaisedError(f"the agent's method raised {type(error).__name__}: {error}")
+            words, told = f"what cannot be read here ({type(unreadable).__name__})", ""
+        made = AgentRaisedError(f"the agent's method raised {words}")
         made.add_note(told)
         return made
 

@@ -32,7 +32,6 @@ from dspex.foundation.agents.inbox import Inbox
 from dspex.foundation.agents.messages import (
     AT_MOST_ONCE,
     CANCEL,
-    CAST,
     CONTROL,
     DELIVERY,
     DONE,
@@ -277,7 +276,9 @@ class Running:
             context = self._context(cell, letter)
             outcome = await resident.run_async(letter.method, letter.args, context)
             resident.sent = context.sent
-            self._take_outcome(cell, letter, outcome)
+            self._done.append((cell, letter, outcome, True))
+            self._drain()
+            return
         self._finished(cell)
         self._flush_runnable()
 
@@ -291,10 +292,13 @@ class Running:
         self._is_drain_due = False
         while self._done:
             cell, letter, outcome, is_last = self._done.popleft()
-            if outcome is None:
-                self._refuse_late(cell, letter)
-            else:
-                self._take_outcome(cell, letter, outcome)
+            try:
+                if outcome is None:
+                    self._refuse_late(cell, letter)
+                else:
+                    self._take_outcome(cell, letter, outcome)
+            except Exception as error:
+                self._loop.call_exception_handler({"message": cell.key, "exception": error})
             if is_last:
                 self._finished(cell)
         self._flush_runnable()
@@ -400,7 +404,7 @@ class Running:
         keys: dict[str, None] = {}
         for pending in batch:
             letter = pending.letter
-            if letter is not None and _is_sent_until_done(letter):
+            if letter is not None and letter.is_sent_until_done:
                 pass  # it comes again when the agent is forgotten
             elif letter is not None:
                 self.inbox.answer(pending.cell, letter, REFUSED, error_payload(error))
@@ -440,8 +444,3 @@ class Running:
         cell = self.inbox.cells.get(key)
         if cell is not None and cell.phase == READY:
             self.runtime.messages.tell(key, TIMER + name, b"")
-
-
-def _is_sent_until_done(letter: Letter) -> bool:
-    """Whether nobody waits for an answer who could call again."""
-    return bool(letter.flags & CAST) and letter.flags & DELIVERY == EXACTLY_ONCE

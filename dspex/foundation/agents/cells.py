@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, NamedTuple, Protocol, final
 
 from dspex.foundation.agents.dedup import Dedup
+from dspex.foundation.agents.messages import CAST, DELIVERY, EXACTLY_ONCE
 
 __all__ = ["LEAVING", "LOADING", "READY", "Cell", "Letter", "Link", "Verdict", "letter_of"]
 
@@ -57,6 +58,11 @@ class Letter(NamedTuple):
     args: bytes
     link: Any
     deadline: float | None
+
+    @property
+    def is_sent_until_done(self) -> bool:
+        """Whether nobody waits for an answer who could call again."""
+        return bool(self.flags & CAST) and self.flags & DELIVERY == EXACTLY_ONCE
 
 
 letter_of: Callable[[tuple[Any, ...]], Letter] = partial(tuple.__new__, Letter)

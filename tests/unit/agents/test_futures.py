@@ -8,12 +8,14 @@ import gc
 import pickle
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import pytest
 
 from dspex.agents import answer
+from dspex.agents import futures as waiting
 from dspex.agents.answer import _CLOSED
 from dspex.agents.futures import AgentFuture, as_completed, gather, wait
 from dspex.errors import InvalidArgumentError, NotPicklableError
@@ -394,6 +396,57 @@ class TestGather:
             assert never._done_callbacks == []
 
         asyncio.run(ask())
+
+    def test_an_error_that_is_kept_holds_no_results(self) -> None:
+        class Value: ...
+
+        first = AgentFuture()
+        first.set_result(Value())
+        results = gather(first, failed(KeyError()), cancelled(), return_exceptions=True)
+        errors, alive = results[1:], weakref.ref(results[0])
+        gc.disable()
+        try:
+            del results, first
+            assert alive() is None
+        finally:
+            gc.enable()
+        assert [each.__traceback__ for each in errors] == [None, None]
+
+    def test_one_of_dask_that_was_lost_and_is_there_again_is_no_error(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        lost = Lost()
+        loop = lost.loop.asyncio_loop
+        monkeypatch.setattr(waiting, "_is_dask", lambda item: isinstance(item, Lost))
+        thread = in_thread(loop.run_forever)
+        try:
+            assert gather(filled(1), lost, filled(3)) == [1, 2, 3]
+        finally:
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+            loop.close()
+
+
+class Lost:
+    """As a future of Dask whose data is lost, until somebody waits for it."""
+
+    key = "key"
+
+    def __init__(self) -> None:
+        self.status = "lost"
+        self.client = self
+        self.loop = SimpleNamespace(asyncio_loop=asyncio.new_event_loop())
+
+    def done(self) -> bool:
+        return True
+
+    async def gather(self, found: list[Any], asynchronous: bool) -> list[int]:
+        return [2 for _ in found]
+
+    def __await__(self) -> Generator[Any, None, int]:
+        yield from asyncio.sleep(0).__await__()
+        self.status = "finished"
+        return 2
 
 
 class TestWait:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 from types import SimpleNamespace
 from typing import Any, cast
 
+import cloudpickle
 import pytest
 
 from dspex.agents import AgentHandle, handle
@@ -44,3 +47,18 @@ def test_any_name_is_a_method(most: int, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_names_with_an_underscore_are_the_handles_own() -> None:
     with pytest.raises(AttributeError):
         _ = AgentHandle(":a", "Any", cast("Any", Sent()))._repr_html_
+
+
+def test_what_a_handle_means_itself_stays_where_its_property_failed() -> None:
+    empty: Any = AgentHandle.__new__(AgentHandle)
+    with pytest.raises(AttributeError):
+        _ = empty.id
+    assert repr(AgentHandle(":a", "Any", cast("Any", Sent()))) == "<AgentHandle 'a', Any>"
+
+
+def test_a_method_arrives_where_its_name_was_never_called() -> None:
+    method = AgentHandle(":a", "Any").increment_somewhere_else
+    packed = cloudpickle.dumps(lambda: method)
+    code = "import pickle, sys; print(pickle.load(sys.stdin.buffer)().__name__)"
+    done = subprocess.run([sys.executable, "-c", code], input=packed, capture_output=True)
+    assert done.stdout.split() == [b"increment_somewhere_else"], done.stderr.decode()

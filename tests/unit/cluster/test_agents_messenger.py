@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from dspex.agents.called import CallFuture
 from dspex.cluster.agents.messenger import Messenger
-from dspex.cluster.agents.requests import AUTO
+from dspex.cluster.agents.requests import AUTO, Cast
 from dspex.foundation.agents.messages import DONE, Message, decode_flight, encode_answers
 from dspex.testing.ledgers import run
 
@@ -64,6 +64,25 @@ def test_a_call_that_is_cancelled_before_it_is_looked_at_is_never_sent() -> None
         assert cancelled.cancel()
         assert list(await asyncio.gather(first, last)) == [1, 2]
         assert len(way.sent) == 2
+        await way.messages.close()
+
+    run(work())
+
+
+def test_one_whose_answer_cannot_be_taken_costs_the_others_nothing() -> None:
+    def refuse(error: object) -> None:
+        raise RuntimeError("not mine")
+
+    async def work() -> None:
+        told: list[str] = []
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: told.append(str(context["exception"])))
+        way = Way()
+        way.messages.submit(Cast(":x", "inc", b"", AUTO, refuse))
+        call = way.call()
+        assert await call == 2
+        assert told == ["not mine"]
+        assert not list(way.messages._outbound.everything())
         await way.messages.close()
 
     run(work())
