@@ -255,7 +255,8 @@ class Messenger:
                     self._settle(request)
                 request.answer(payload)
             except Exception as error:  # of one, which is not to cost the others their answers
-                self._loop.call_exception_handler({"message": request.key, "exception": error})
+                words = f"the answer of the agent {request.key} could not be taken"
+                self._loop.call_exception_handler({"message": words, "exception": error})
 
     def cut_off(self, message: MessageLike, address: str, error: BaseException | None) -> None:
         """Take that nobody knows what became of a message."""

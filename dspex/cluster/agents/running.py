@@ -298,7 +298,8 @@ class Running:
                 else:
                     self._take_outcome(cell, letter, outcome)
             except Exception as error:
-                self._loop.call_exception_handler({"message": cell.key, "exception": error})
+                words = f"what follows on a turn of the agent {cell.key} failed"
+                self._loop.call_exception_handler({"message": words, "exception": error})
             if is_last:
                 self._finished(cell)
         self._flush_runnable()
