@@ -184,6 +184,16 @@ class Host:
             self.inbox.answer(cell, letter, DONE, b"r")
         agent.rows = [] if cell.dedup is None else cell.dedup.rows()
 
+    def undo(self, agent: Agent) -> None:
+        """Have what ran not be committed, nor ever be: its senders hear of that."""
+        cell, letters = self.rows.pop(agent.key)
+        if self.inbox.cells.get(agent.key) is not cell:
+            for letter in letters:
+                self.disown(letter)
+            return
+        for letter in letters:
+            self.inbox.undone(cell, letter, b"undone")
+
     def disown(self, letter: Letter) -> None:
         """Answer for a turn that was refused: who may sends it again; the others were told."""
         delivery = letter.flags & DELIVERY

@@ -29,6 +29,7 @@ from dspex.foundation.agents.messages import (
     DELIVERY,
     DONE,
     EXACTLY_ONCE,
+    REFUSED,
     Message,
 )
 from dspex.foundation.agents.outbound import Outbound
@@ -285,6 +286,16 @@ class Messages(RuleBasedStateMachine):
     def finish(self, address: str, key: str) -> None:
         self.hosts[address].finish(self.agents[key])
 
+    @rule(data=st.data())
+    @precondition(lambda self: self.is_rough and self.may_finish())
+    def fail_to_commit(self, data: st.DataObject) -> None:
+        address, key = data.draw(st.sampled_from(self.may_finish()))
+        agent, host = self.agents[key], self.hosts[address]
+        is_here = host.inbox.cells.get(key) is host.rows[key][0]
+        host.undo(agent)
+        if is_here:
+            self.place(agent, address)
+
     def place(self, agent: Agent, address: str) -> None:
         agent.host, agent.token = address, next(self.tokens)
         self.hosts[address].inbox.add(agent.key, (1, agent.token), self.limit)
@@ -359,6 +370,9 @@ class Messages(RuleBasedStateMachine):
         for agent in self.agents.values():
             once = [each.mid for each in agent.effects if each.flags & DELIVERY == EXACTLY_ONCE]
             assert once == sorted(set(once)), "once each, in the order in which they were sent"
+            again = [each.mid for each in agent.effects if each.flags & DELIVERY != AT_MOST_ONCE]
+            first = list(dict.fromkeys(again))
+            assert first == sorted(first), "of those that may come again the first counts"
             most = [each.mid for each in agent.effects if each.flags & DELIVERY == AT_MOST_ONCE]
             assert len(most) == len(set(most))
 
@@ -384,6 +398,8 @@ class Messages(RuleBasedStateMachine):
         effects = {each.mid for agent in self.agents.values() for each in agent.effects}
         for mid, message in self.sent.items():
             if message.flags & DELIVERY == AT_MOST_ONCE or mid in self.withdrawn:
+                continue
+            if self.finals.get(mid) == REFUSED:
                 continue
             assert self.finals.get(mid) == DONE
             assert mid in effects or message.method == "read"

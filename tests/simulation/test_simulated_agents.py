@@ -50,9 +50,9 @@ def test_promises_hold_where_a_host_is_left_alone_with_a_reader(block: int) -> N
         check_world(seed, **CUT_OFF)
 
 
-@pytest.mark.parametrize("seed", [1340])
-def test_seeds_that_found_something(seed: int) -> None:
-    check_world(seed, 10.0, **HARSH)
+@pytest.mark.parametrize(("seed", "seconds", "trouble"), [(1340, 10.0, HARSH), (30107, 15.0, {})])
+def test_seeds_that_found_something(seed: int, seconds: float, trouble: dict[str, Any]) -> None:
+    check_world(seed, seconds, **trouble)
 
 
 @pytest.mark.slow

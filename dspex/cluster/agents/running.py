@@ -396,7 +396,7 @@ class Running:
                 f"a message takes effect once as long as its sender's session lives; "
                 f"{letter.sender} is not known to; open another, and call again"
             )
-            self.inbox.answer(cell, letter, REFUSED, error_payload(error))
+            self.inbox.undone(cell, letter, error_payload(error))
         else:
             self._answer_for_a_ghost(letter)
 
@@ -408,7 +408,7 @@ class Running:
             if letter is not None and letter.is_sent_until_done:
                 pass  # it comes again when the agent is forgotten
             elif letter is not None:
-                self.inbox.answer(pending.cell, letter, REFUSED, error_payload(error))
+                self.inbox.undone(pending.cell, letter, error_payload(error))
             keys[pending.cell.key] = None
         await self._make_anew(keys)
 

@@ -18,6 +18,7 @@ from dspex.errors import DeadlineError, DspexError, InvalidRequestError, Mailbox
 from dspex.foundation.agents.cells import LEAVING, LOADING, READY, Cell, Letter, Verdict
 from dspex.foundation.agents.dedup import BY_KEY, LOST, NEW, Answered, Dedup, Fields
 from dspex.foundation.agents.messages import (
+    AT_MOST_ONCE,
     CAST,
     CONTROL,
     DELIVERY,
@@ -250,6 +251,16 @@ class Inbox:
             return
         for copy in self._copies(cell, letter):
             self._answer(copy, status, payload)
+
+    def undone(self, cell: Cell, letter: Letter, payload: Any) -> None:
+        """Answer a message, and all its repetitions, that its turn will not count.
+
+        It comes again where its sender does not hear of that; so those behind it wait until then.
+        """
+        for copy in self._copies(cell, letter):
+            if copy.flags & DELIVERY != AT_MOST_ONCE:
+                copy.link.stuck[copy.key] = ELSEWHERE
+            self._answer(copy, REFUSED, payload)
 
     @staticmethod
     def _copies(cell: Cell, letter: Letter) -> Sequence[Letter]:

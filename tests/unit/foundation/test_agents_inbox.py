@@ -18,6 +18,7 @@ from dspex.foundation.agents.messages import (
     EXACTLY_ONCE,
     FULL,
     RAISED,
+    REFUSED,
     RESUMED,
     Message,
     fingerprint_of,
@@ -98,6 +99,31 @@ def test_what_is_resumed_and_refused_again_makes_the_others_wait_again() -> None
     assert desk.status(desk.send(3)) == FULL
     desk.send(2, RESUMED | EXACTLY_ONCE)
     assert desk.run() == [2]
+
+
+@pytest.mark.parametrize("delivery", [AT_LEAST_ONCE, EXACTLY_ONCE])
+def test_behind_a_turn_that_will_not_count_the_others_wait_until_resumed(delivery: int) -> None:
+    desk, copied_to = Desk(), Link()
+    number = 1 if delivery == EXACTLY_ONCE else 0
+    letter = desk.send(number, delivery)
+    if number:
+        desk.send(number, delivery, link=copied_to)
+    desk.take()
+    desk.inbox.undone(desk.cell, letter, b"no journal")
+    assert desk.status(letter) == REFUSED
+    # The refusal may be lost on its way; then it comes again, and this must not have run before.
+    for link in (desk.link, copied_to)[: 1 + number]:
+        assert desk.status(desk.send(link=link)) == ELSEWHERE
+        assert desk.status(desk.send(flags=AT_LEAST_ONCE | RESUMED, link=link)) is None
+
+
+def test_behind_a_turn_at_most_once_nobody_waits() -> None:
+    desk = Desk()
+    letter = desk.send(flags=AT_MOST_ONCE)
+    desk.take()
+    desk.inbox.undone(desk.cell, letter, b"no journal")
+    assert desk.status(letter) == REFUSED
+    assert desk.status(desk.send()) is None
 
 
 def test_only_the_link_and_the_agent_of_a_refusal_wait() -> None:
