@@ -270,11 +270,11 @@ def test_a_worker_that_is_retired_leaves_in_order() -> None:
         worker.wait()
 
 
-def test_a_worker_that_is_told_to_end_leaves_in_order() -> None:
-    # Without a nanny Dask's worker drops its connection first, as a dead one does.
+@pytest.mark.parametrize("nanny", [True, False])
+def test_a_worker_that_is_told_to_end_leaves_in_order(nanny: bool) -> None:
     with (
         SchedulerProcess() as scheduler,
-        WorkerProcess(scheduler.address, nanny=True) as worker,
+        WorkerProcess(scheduler.address, nanny=nanny) as worker,
         dspex.connect(scheduler.address) as foundation,
         foundation.events() as events,
     ):

@@ -210,15 +210,10 @@ def test_a_worker_whose_life_is_over_loses_nobody() -> None:
 
 
 @pytest.mark.slow
-def test_a_worker_under_a_nanny_that_is_told_to_end_loses_nobody() -> None:
-    worker = partial(WorkerProcess, nanny=True)
+@pytest.mark.parametrize("nanny", [True, False])
+def test_a_worker_that_is_told_to_end_loses_nobody(nanny: bool) -> None:
+    worker = partial(WorkerProcess, nanny=nanny)
     leaving(worker, lambda worker: worker.send(signal.SIGTERM), None, KEPT)
-
-
-@pytest.mark.slow
-def test_a_worker_that_is_told_to_end_loses_nobody_who_is_kept() -> None:
-    # Without a nanny Dask's worker drops its connection first, as a dead one does.
-    leaving(WorkerProcess, lambda worker: worker.send(signal.SIGTERM), KEPT)
 
 
 def test_agents_of_the_last_worker_wait_for_another(cluster_of: Callable[[int], Any]) -> None:

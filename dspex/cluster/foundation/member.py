@@ -20,6 +20,7 @@ from distributed import Status, Worker
 
 from dspex.cluster.agents.hosting import Hosting
 from dspex.cluster.foundation.calls import LedgerCaller
+from dspex.cluster.foundation.terminating import Termination
 from dspex.errors import DspexError
 
 __all__ = ["Membership", "capacity_of", "join"]
@@ -102,6 +103,7 @@ class Membership:
             on_open=self._join,
         )
         self._hosting = Hosting(worker, self.caller)
+        self._termination = Termination(worker)
         self._starting: asyncio.Task[None] | None = None
 
     async def _send(self, blob: bytes) -> bytes | None:
@@ -110,6 +112,7 @@ class Membership:
 
     def start(self) -> None:
         """Join, and go on trying."""
+        self._termination.open()
         self._starting = asyncio.create_task(self._start(), name="dspex-member")
 
     async def _start(self) -> None:
@@ -149,6 +152,7 @@ class Membership:
 
     async def leave(self) -> None:
         """End the session; may be called twice."""
+        self._termination.close()
         if self._starting is not None:
             self._starting.cancel()
             await asyncio.gather(self._starting, return_exceptions=True)
