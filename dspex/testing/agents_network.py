@@ -106,6 +106,11 @@ class Network:
                 self._later(self._delay(), self._arrive, sender, address, blob, answered)
         return bytes(await answered)
 
+    async def connect(self, sender: str, address: str) -> bool:
+        """Try to connect; tells, sooner or later, whether that succeeded."""
+        await asyncio.sleep(self._delay())
+        return self.is_there(address) and not self._is_lost(sender, address)
+
     def _later(self, seconds: float, function: Callable[..., None], *args: Any) -> None:
         """Call a function that belongs to no process."""
         self._loop.call_later(seconds, function, *args, context=self._loop.nobody.copy())

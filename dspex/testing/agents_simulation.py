@@ -54,6 +54,8 @@ class SimulatedAgents(Troubles):
         Virtual ones, in which things go wrong.
     loss, double : float
         Probabilities of a message.
+    connects : float
+        Probability that a flight must wait for a connection, or cannot leave.
     faults : float
         How many befall somebody in a second.
     has_restarts : bool
@@ -76,6 +78,7 @@ class SimulatedAgents(Troubles):
         seconds: float = 15.0,
         loss: float = 0.03,
         double: float = 0.03,
+        connects: float = 0.0,
         faults: float = 0.5,
         has_restarts: bool | None = None,
         only: str = "",
@@ -88,7 +91,7 @@ class SimulatedAgents(Troubles):
         self.loop = VirtualLoop()
         self.loop.work_takes = self._disk_takes
         self.network = Network(self.loop, self.dice, loss=loss, double=double)
-        self.around = Surroundings(self.loop, self.dice, self.network)
+        self.around = Surroundings(self.loop, self.dice, self.network, connects=connects)
         self.scheduler = SchedulerParty(self.around)
         self.hosts: list[HostParty] = []
         self.clients: list[ClientParty] = []

@@ -14,6 +14,7 @@ from typing import Any, final
 
 from dspex.cluster.agents.host import Host
 from dspex.cluster.agents.messenger import Messenger
+from dspex.cluster.agents.requests import NotSentError
 from dspex.cluster.agents.runtime import Runtime
 from dspex.cluster.foundation.calls import LedgerCaller
 from dspex.cluster.foundation.server import LedgerServer
@@ -38,13 +39,24 @@ SCHEDULER = "scheduler"
 
 @final
 class Surroundings:
-    """What all parties share."""
+    """What all parties share.
 
-    def __init__(self, loop: VirtualLoop, dice: random.Random, network: Network) -> None:
+    Parameters
+    ----------
+    loop, dice, network
+    connects : float
+        Probability that a flight finds no connection, and must wait for one, or cannot leave.
+    """
+
+    def __init__(
+        self, loop: VirtualLoop, dice: random.Random, network: Network, *, connects: float = 0.0
+    ) -> None:
         self.loop = loop
         self.dice = dice
         self.network = network
         self.disk = Disk()
+        self.not_sent = 0
+        self._connects = connects
 
     async def ask_scheduler(self, name: str, blob: bytes) -> bytes:
         """Send a request to whichever scheduler there is."""
@@ -52,7 +64,18 @@ class Surroundings:
 
     async def ask_host(self, name: str, address: str, blob: bytes, *, is_poll: bool) -> bytes:
         """Send a flight; a question for answers is not doubled, because it takes them along."""
+        if self._connects and self.dice.random() < self._connects:
+            await self._connect(name, address)
         return await self.network.send(name, address, blob, may_double=not is_poll)
+
+    async def _connect(self, name: str, address: str) -> None:
+        try:
+            can_leave = await self.network.connect(name, address)
+        except asyncio.CancelledError:
+            can_leave = False
+        if not can_leave:
+            self.not_sent += 1
+            raise NotSentError(f"{address} cannot be connected to from {name}")
 
 
 @final

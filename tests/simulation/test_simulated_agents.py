@@ -17,6 +17,9 @@ HARSH = {"loss": 0.1, "double": 0.1, "faults": 1.5}
 CUT_OFF: dict[str, Any] = {"seconds": 20.0, "faults": 0.15, "loss": 0.01, "only": "keep_a_reader"}
 """What lets a host that is not one any more go on with those who do not know better."""
 
+UNCONNECTED: dict[str, Any] = {"connects": 0.3, "faults": 1.0, "loss": 0.1}
+"""What lets a flight not leave, of which its sender knows, while another one did."""
+
 
 @pytest.fixture(autouse=True)
 def quiet() -> Iterator[None]:
@@ -50,6 +53,12 @@ def test_promises_hold_where_a_host_is_left_alone_with_a_reader(block: int) -> N
         check_world(seed, **CUT_OFF)
 
 
+@pytest.mark.parametrize("block", range(20))
+def test_promises_hold_where_connections_fail(block: int) -> None:
+    for seed in range(3 * block, 3 * block + 3):
+        check_world(seed, **UNCONNECTED)
+
+
 @pytest.mark.parametrize(("seed", "seconds", "trouble"), [(1340, 10.0, HARSH), (30107, 15.0, {})])
 def test_seeds_that_found_something(seed: int, seconds: float, trouble: dict[str, Any]) -> None:
     check_world(seed, seconds, **trouble)
@@ -62,6 +71,7 @@ def test_promises_hold_in_thousands_of_hostile_worlds() -> None:
         check_world(seed, 15.0)
         check_world(seed, 10.0, **HARSH)
         check_world(seed, **CUT_OFF)
+        check_world(seed, **UNCONNECTED)
 
 
 def test_much_happens_in_these_worlds() -> None:
@@ -71,6 +81,7 @@ def test_much_happens_in_these_worlds() -> None:
     assert sum(len(world.befell) for world in worlds) > 8
     assert sum(world.network.lost for world in worlds) > 100
     assert sum(world.around.disk.snapshots for world in worlds) > 3
+    assert check_world(30, **UNCONNECTED).around.not_sent > 10
 
 
 def test_a_world_is_the_same_each_time() -> None:
@@ -101,6 +112,11 @@ def test_a_host_that_ignores_its_lease_is_caught(monkeypatch: pytest.MonkeyPatch
 def test_no_deduplication_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Dedup, "look_up", lambda self, sender, number: None)
     assert "times in" in caught(range(10), loss=0.1)
+
+
+def test_what_left_and_is_taken_for_not_sent_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dspex.cluster.agents.flying._may_have_left", lambda sending: False)
+    assert "times in" in caught(range(40), **UNCONNECTED)
 
 
 def _before_commit(also_answer: bool, also_send: bool) -> Callable[..., None]:
