@@ -19,6 +19,9 @@ FIRST = 1000
 
 Log = Sequence[tuple[str, int]]
 
+_GIVEN_UP = ("CancelledError", "DeadlineError")
+"""Errors of a call for which its caller did not wait to the end."""
+
 
 class Operation(NamedTuple):
     """What a client asked for.
@@ -129,21 +132,27 @@ class Claims:
             )
 
     def _judge_order(self, account: str, ops: Sequence[str]) -> None:
-        last: dict[tuple[str, str], tuple[int, str]] = {}
+        of_all: dict[str, tuple[int, str]] = {}
+        of_once: dict[str, tuple[int, str]] = {}
         for op in dict.fromkeys(ops):
             name, _, _ = op.partition(">")
-            source = self.operations[name].account if self._is_passed_on(account, op) else ""
+            if self._is_passed_on(account, op):
+                continue  # the order of those is judged with what was given
+            operation = self.operations[name]
+            if name in self.failed and operation.delivery == "at_least_once":
+                continue  # it may come again, late
+            is_once = operation.delivery in ("auto", "exactly_once")
             client, _, number = name.partition(".")
-            if source or (name in self.failed and self._is_repeated(name)):
-                continue  # what was cancelled may come again, late
-            former = last.get((client, source), (0, ""))
-            assert former[0] <= int(number), (
-                f"{op} is after {former[1]} in {account}: {self.operations[name]}"
-            )
-            last[client, source] = int(number), op
-
-    def _is_repeated(self, name: str) -> bool:
-        return self.operations[name].delivery == "at_least_once"
+            # An account knows what it was sent exactly once by its number. A call that was given
+            # up, and comes again late, is not behind those; it may be behind others.
+            is_late = is_once and self.failed.get(name) in _GIVEN_UP
+            for last in ([] if is_late else [of_all]) + ([of_once] if is_once else []):
+                former = last.get(client, (0, ""))
+                assert former[0] <= int(number), (
+                    f"{op} is after {former[1]} in {account}: {operation}"
+                )
+            for last in (of_all, of_once) if is_once else (of_all,):
+                last[client] = max(last.get(client, (0, "")), (int(number), op))
 
     def _is_passed_on(self, account: str, op: str) -> bool:
         name, _, target = op.partition(">")

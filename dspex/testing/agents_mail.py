@@ -157,7 +157,7 @@ class Sender:
     def lost(self, posted: Posted, *, unsent: Collection[int] = ()) -> list[int]:
         left = [place for place in range(posted.place + 1) if place not in unsent]
         found = self.outbound.lost(posted.address, posted.generation, self.now, left)
-        return [message.mid for message in found.failed]
+        return [message.mid for message in found]
 
     def locate(self, address: str | None, key: str = KEY) -> str | None:
         """Look for an agent that is due, and find it."""

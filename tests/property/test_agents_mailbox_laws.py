@@ -249,7 +249,7 @@ class Messages(RuleBasedStateMachine):
         lost = self.outbound.lost(
             exchange.address, exchange.generation, self.now, range(sys.maxsize)
         )
-        for message in lost.failed:
+        for message in lost:
             assert message.flags & DELIVERY == AT_MOST_ONCE
             if not message.flags & CANCEL:
                 assert message.mid not in self.finals

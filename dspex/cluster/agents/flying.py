@@ -186,7 +186,7 @@ class Flying:
         if not isinstance(error, NotSentError):
             left.add(place)
         lost = self._outbound.lost(address, generation, self._caller.now(), left)
-        for message in lost.failed:
+        for message in lost:
             self._told.cut_off(message, address, error)
         self._told.may_send(address)
 

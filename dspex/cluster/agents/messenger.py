@@ -356,7 +356,12 @@ class Messenger:
         for request in self._unresolved.pop(key, ()):
             if not request.is_unwanted:
                 self._enqueue(request)
-        address = self._outbound.located(key, host or None, self._caller.now())
+        now = self._caller.now()
+        for message in self._outbound.held(key):
+            held = self._requests.get(message.mid)
+            if held is not None and held.deadline is not None:
+                held.left = max(0.0, held.deadline - now)
+        address = self._outbound.located(key, host or None, now)
         if address is not None:
             self._dirty[address] = None
 

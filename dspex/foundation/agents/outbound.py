@@ -31,7 +31,7 @@ from dspex.foundation.agents.messages import (
     fields_of,
 )
 
-__all__ = ["MAX_FLIGHTS", "Lost", "Outbound", "Posted"]
+__all__ = ["MAX_FLIGHTS", "Outbound", "Posted"]
 
 MAX_FLIGHTS = 8
 """On their way from one process to one host."""
@@ -62,12 +62,6 @@ class Posted(NamedTuple):
 
 
 M = TypeVar("M", bound=MessageLike)
-
-
-class Lost(NamedTuple, Generic[M]):
-    """What became of the messages of a link that broke."""
-
-    failed: list[M]
 
 
 @final
@@ -300,8 +294,8 @@ class Outbound(Generic[M]):
 
     def lost(
         self, address: str, generation: int, now: float, left: Container[int | None]
-    ) -> Lost[M]:
-        """Give a link up of which a flight was not answered.
+    ) -> list[M]:
+        """Give a link up of which a flight was not answered; gives the messages that fail.
 
         Parameters
         ----------
@@ -314,7 +308,7 @@ class Outbound(Generic[M]):
         """
         link = self._links.get(address)
         if link is None or link.generation != generation:
-            return Lost([])
+            return []
         del self._links[address]
         failed: list[M] = []
         here = {
@@ -340,9 +334,14 @@ class Outbound(Generic[M]):
                 held.queued = 0
         for key in [key for key, place in self.places.items() if place == address]:
             del self.places[key]
-        return Lost(failed)
+        return failed
 
     # --- agents that are held ----------------------------------------------------------------
+
+    def held(self, key: str) -> Sequence[M]:
+        """Messages that wait until their agent is located."""
+        held = self._held.get(key)
+        return () if held is None else held.waiting
 
     def to_locate(self, now: float) -> list[str]:
         """Keys of agents whose place is to be asked for now; each is given once."""

@@ -11,7 +11,13 @@ from typing import Any, cast
 from dspex.agents.called import CallFuture
 from dspex.cluster.agents.messenger import Messenger
 from dspex.cluster.agents.requests import AUTO, Cast
-from dspex.foundation.agents.messages import DONE, Message, decode_flight, encode_answers
+from dspex.foundation.agents.messages import (
+    AT_LEAST_ONCE,
+    DONE,
+    Message,
+    decode_flight,
+    encode_answers,
+)
 from dspex.testing.ledgers import run
 
 
@@ -31,6 +37,11 @@ class Way:
 
     def now(self) -> float:
         return asyncio.get_running_loop().time()
+
+    async def read(self, op: str, **args: Any) -> Any:
+        if op == "agents.locate":
+            return [("running", "a", "", None) for _ in args["keys"]]
+        raise AssertionError(op)
 
     async def send(self, address: str, blob: bytes) -> bytes:
         flight = decode_flight(blob)
@@ -64,6 +75,32 @@ def test_a_call_that_is_cancelled_before_it_is_looked_at_is_never_sent() -> None
         assert cancelled.cancel()
         assert list(await asyncio.gather(first, last)) == [1, 2]
         assert len(way.sent) == 2
+        await way.messages.close()
+
+    run(work())
+
+
+def test_a_call_that_is_sent_again_has_no_longer_than_is_left() -> None:
+    async def work() -> None:
+        way = Way()
+        carry, spent = way.messages._flying._send, [0.0]
+
+        async def send(address: str, blob: bytes) -> bytes:
+            flight = decode_flight(blob)
+            lefts.extend(each.left for each in starmap(Message, flight.messages))
+            if len(lefts) == 1:
+                spent[0] = 40.0
+                raise ConnectionError("lost on its way")
+            return await carry(address, blob)
+
+        lefts: list[float | None] = []
+        way.messages._flying._send = send
+        way.now = lambda: spent[0]  # type: ignore[method-assign]
+        call = CallFuture(":x", "inc", b"", AT_LEAST_ONCE, way.runtime)
+        call.timeout = 60.0
+        way.messages.submit(call)
+        await call
+        assert lefts == [60.0, 20.0]
         await way.messages.close()
 
     run(work())
