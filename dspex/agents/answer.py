@@ -26,9 +26,6 @@ logger = logging.getLogger("dspex.agents")
 _OPEN = (PENDING, RUNNING)
 _CANCELLED = (CANCELLED, CANCELLED_AND_NOTIFIED)
 
-_NOBODY_WAITS = threading.Event()
-"""In place of an event of its own, for a result that is being decoded."""
-
 _CLOSED: Any = object()
 """In place of a result that nobody has asked for yet, and so was not decoded."""
 
@@ -41,8 +38,9 @@ class AgentFuture(concurrent.futures.Future[Any]):
     Parameters
     ----------
     decode : callable, optional
-        Makes the result from what `set_result` was given, once, in the thread of whoever asks
-        first. If it raises, that is the error of this future. None: what was given is the result.
+        Makes the result from what `set_result` was given, in the thread of whoever asks first.
+        Where several ask at the same time it may be made by each; all get the first that is made.
+        If it raises, that is the error of this future. None: what was given is the result.
     describe : str
         What is waited for, in errors and in the ``repr``: "counter.increment".
     cancel : callable, optional
@@ -73,7 +71,6 @@ class AgentFuture(concurrent.futures.Future[Any]):
     # another kind, CPython 3.11 may have to make it a dict, and while that collects garbage another
     # thread makes another one; what the first one has written is lost.
     __slots__ = (
-        "_decoding",
         "_error",
         "_exception",
         "_listener",
@@ -114,7 +111,6 @@ class AgentFuture(concurrent.futures.Future[Any]):
         self._watchers: list[Any] | None = None
         self._value: Any = _CLOSED
         self._error: BaseException | None = None  # of decoding it
-        self._decoding: threading.Event | None = None  # somebody does; set when that has ended
 
     # --- what a call of its own does otherwise -----------------------------------------------
 
@@ -242,6 +238,24 @@ class AgentFuture(concurrent.futures.Future[Any]):
                 del error  # it holds this frame, which would hold it
         return self._value
 
+    def outcome(self) -> tuple[Any, BaseException | None]:
+        """What became of it, as (result, error); nothing is raised, and nothing waited for.
+
+        An error that is raised would hold, by its frames, whoever asks for many.
+        """
+        if self._state != FINISHED:
+            return None, self._no_outcome()
+        if self._exception is not None:
+            return None, self._exception
+        if self._value is _CLOSED:
+            self._open()
+        return self._value, self._error
+
+    def _no_outcome(self) -> BaseException:
+        if self.done():
+            return concurrent.futures.CancelledError()
+        return TimeoutError(f"{self._what()} has not come")
+
     def exception(self, timeout: float | str | None = None) -> BaseException | None:
         """Wait for the answer, and give its error; None where there is none.
 
@@ -357,38 +371,16 @@ class AgentFuture(concurrent.futures.Future[Any]):
             unsubscribe()
 
     def _open(self) -> None:
-        """Decode the result, once; whoever asks meanwhile waits."""
-        while self._value is _CLOSED:
-            is_mine = False
-            try:  # all of it: Ctrl-C may come at any place
-                with MOMENT:
-                    another = self._decoding
-                    if another is None:
-                        self._decoding, is_mine = _NOBODY_WAITS, True
-                    elif another is _NOBODY_WAITS:
-                        another = self._decoding = threading.Event()
-                if is_mine:
-                    self._error = None  # of who was cut off
-                    try:
-                        self._value = self._decode(self._result)
-                    except Exception as error:
-                        self._error = error
-                        self._value = None
-                elif another is not None and self._value is _CLOSED:
-                    # Looked at after the event is there: who decodes does it the other way round.
-                    another.wait()
-            finally:
-                if is_mine:
-                    self._hand_over()
-
-    def _hand_over(self) -> None:
-        """Wake who waits for what is decoded, or is to be decoded by another."""
-        waiting = self._decoding
-        if self._value is _CLOSED:
-            with MOMENT:
-                waiting, self._decoding = self._decoding, None
-        if waiting is not None and waiting is not _NOBODY_WAITS:
-            waiting.set()
+        """Decode the result. Who is interrupted leaves it as it was."""
+        value, error = None, None
+        try:
+            value = self._decode(self._result)
+        except Exception as raised:
+            error = raised
+        with MOMENT:
+            if self._value is _CLOSED:
+                self._error = error
+                self._value = value
 
     def subscribe(self, listener: Callable[[AgentFuture], object]) -> Callable[[], None]:
         """As `add_done_callback`; gives what takes it back.

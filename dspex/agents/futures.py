@@ -242,6 +242,9 @@ def _subscribe(leaf: _Leaf, listener: Callable[[Any], object]) -> None:
         leaf.add_done_callback(listener)
 
 
+_ROUNDS = 8
+"""For how many answers is waited one by one, before each is to tell that it is there."""
+
 _IS_ENOUGH: Mapping[ReturnWhen, Callable[[Any], bool] | None] = {
     "ALL_COMPLETED": None,
     "FIRST_COMPLETED": lambda leaf: True,
@@ -253,6 +256,10 @@ _IS_ENOUGH: Mapping[ReturnWhen, Callable[[Any], bool] | None] = {
 def _settling(leaves: Sequence[_Leaf], return_when: ReturnWhen) -> _Flow[tuple[bool, _Leaf | None]]:
     """Wait until so many are done; gives whether that came in time, and which one was enough."""
     is_enough = _IS_ENOUGH[return_when]
+    if is_enough is None:
+        is_in_time, leaves = yield from _settling_some(leaves)
+        if not is_in_time:
+            return False, None
     pending = []
     for leaf in leaves:
         if not leaf.done():
@@ -284,6 +291,32 @@ def _settling(leaves: Sequence[_Leaf], return_when: ReturnWhen) -> _Flow[tuple[b
             for leaf in pending:
                 if isinstance(leaf, AgentFuture):
                     leaf.unsubscribe(count)
+
+
+def _settling_some(leaves: Sequence[_Leaf]) -> _Flow[tuple[bool, Sequence[_Leaf]]]:
+    """Wait for the last one, a few times; gives whether it came in time, and who is missing.
+
+    Answers come many at a time, and when the last one is there the others mostly are: to have each
+    of them call back takes longer.
+    """
+    for _ in range(_ROUNDS):
+        leaves = [leaf for leaf in leaves if not leaf.done()]
+        if not leaves:
+            break
+        signal: concurrent.futures.Future[None] = concurrent.futures.Future()
+
+        def tell(leaf: _Leaf, signal: concurrent.futures.Future[None] = signal) -> None:
+            signal.set_result(None)
+
+        last = leaves[-1]
+        _subscribe(last, tell)
+        try:
+            if not (yield signal):
+                return False, leaves
+        finally:
+            if isinstance(last, AgentFuture):
+                last.unsubscribe(tell)
+    return True, leaves
 
 
 def _waiting(leaves: Sequence[_Leaf], return_when: ReturnWhen) -> _Flow[Waited]:
@@ -353,14 +386,7 @@ def _nested_results(
 
 
 def _outcome_of(item: Any, fetched: Mapping[Any, _Outcome]) -> tuple[Any, BaseException | None]:
-    """What became of one; nothing is raised, as an error would hold all results by its frames."""
-    if not isinstance(item, AgentFuture):
-        return fetched[item]
-    try:
-        error = item.exception()
-    except concurrent.futures.CancelledError as cancelled:
-        return None, cancelled.with_traceback(None)
-    return (None, error) if error is not None else (item.result(), None)
+    return item.outcome() if isinstance(item, AgentFuture) else fetched[item]
 
 
 async def _fetched(client: Any, futures: Sequence[Any]) -> list[_Outcome]:

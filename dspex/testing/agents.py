@@ -13,6 +13,9 @@ import threading
 import time
 from typing import Any
 
+from distributed import get_client, get_worker
+
+import dspex
 from dspex.agents.agent import Agent
 from dspex.agents.creating import create_agent
 from dspex.agents.handle import AgentHandle
@@ -27,6 +30,7 @@ __all__ = [
     "Meddler",
     "Plain",
     "Ticking",
+    "Worker",
     "entered",
     "release",
 ]
@@ -189,6 +193,40 @@ class Meddler(Agent):
         """Tell how often it did something."""
         count: int = self.state["made"]
         return count
+
+
+class Worker:
+    """Uses the Dask around it."""
+
+    def address(self) -> str:
+        """Where it runs."""
+        return str(get_worker().address)
+
+    async def address_async(self) -> str:
+        """Where it runs, on the loop."""
+        return str(get_worker().address)
+
+    def total(self, numbers: Any) -> int:
+        """Have a task of Dask's add some numbers, which may be a future of Dask's."""
+        total: int = get_client().submit(sum, numbers, pure=False).result(timeout=60)
+        return total
+
+    async def total_async(self, numbers: Any) -> int:
+        """The same, on the loop."""
+        task: Any = get_client().submit(sum, numbers, pure=False)
+        total: int = await task
+        return total
+
+    def least(self) -> float:
+        """Optimize something; without a word about where, it is done here."""
+        result = dspex.optimize(
+            lambda params: (params["x"] - 1.0) ** 2,
+            space={"x": dspex.Float(0.0, 2.0)},
+            direction="minimize",
+            trials=8,
+            seed=0,
+        )
+        return float(result.best_score)
 
 
 class Ticking(Counter):

@@ -35,7 +35,7 @@ from dspex.errors import (
     UnsatisfiableRequestError,
 )
 from dspex.foundation.handles.foundation import Foundation
-from dspex.testing.agents import Counter, Meddler, Plain, entered, release
+from dspex.testing.agents import Counter, Meddler, Plain, Worker, entered, release
 from dspex.testing.agents_suite import KEPT, LONG, AgentsConformance, Create
 from dspex.testing.agents_suite_lives import LivesConformance
 from dspex.testing.clusters import local_cluster
@@ -279,6 +279,21 @@ def test_agents_call_and_create_agents_across_workers(
     ]
     assert [each.worker for each in made] == [homes[n - 1] for n in range(3)]
     assert gather([each.add() for each in made], timeout=LONG) == [8] * 3
+
+
+def test_turns_use_the_dask_around_them(client: Any, create: Create) -> None:
+    agent = create(Worker)
+    assert agent.address().result(LONG) == agent.address_async().result(LONG) == agent.worker
+    numbers = client.submit(list, range(5), pure=False)
+    calls = [agent.call(each, (numbers,)) for each in ("total", "total_async")]
+    assert gather(calls, timeout=LONG) == [10, 10]
+
+
+def test_a_study_in_a_turn_starts_no_cluster(client: Any, create: Create) -> None:
+    before = set(client.scheduler_info()["workers"])
+    agent = create(Worker)
+    assert 0.0 <= agent.least().result(LONG) < 1.0
+    assert set(client.scheduler_info()["workers"]) == before
 
 
 def test_answers_of_agents_and_of_dask_are_waited_for_together(client: Any, create: Create) -> None:

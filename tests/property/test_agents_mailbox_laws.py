@@ -7,6 +7,7 @@ some are in the air; mailboxes fill; agents move, and lose what was not committe
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from itertools import count
 
 from hypothesis import settings
@@ -388,6 +389,13 @@ class Messages(RuleBasedStateMachine):
             ):
                 raise AssertionError(f"message {mid} was answered, and had no effect")
 
+    @invariant()
+    def who_is_counted_is_unanswered(self) -> None:
+        for link in self.outbound._links.values():
+            if link.unanswered is not None:
+                keys = Counter(each.key for each in link.outstanding.values())
+                assert +link.unanswered == keys
+
     def teardown(self) -> None:
         # From now on all arrives.
         for _ in range(200):
@@ -408,7 +416,6 @@ class Messages(RuleBasedStateMachine):
         for link in self.outbound._links.values():
             assert not link.outstanding
             assert not link.resumed
-            assert not link.unanswered
         for host in self.hosts.values():
             assert not host.link or not host.link.outstanding
             for cell in host.inbox.cells.values():

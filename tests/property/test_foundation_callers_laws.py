@@ -171,5 +171,5 @@ def _is_idle(caller: LedgerCaller) -> bool:
         or flights._outbox
         or flights._in_air
         or late._waiting
-        or late._tasks - {late._poll}
+        or late._background._tasks - {late._poll}
     )

@@ -19,7 +19,6 @@ import threading
 import time
 import uuid
 import weakref
-from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any, final
 
@@ -28,6 +27,7 @@ from distributed import Reschedule
 from distributed.protocol.pickle import dumps, loads
 from distributed.worker_state_machine import SecedeEvent
 
+from dspex.cluster.background import Background
 from dspex.errors import (
     AgentRaisedError,
     InvalidArgumentError,
@@ -105,7 +105,7 @@ class _Courier:
             weakref.WeakKeyDictionary()
         )
         self._places: dict[str, str] = {}
-        self._errands: set[asyncio.Task[None]] = set()
+        self._background = Background()
         client.subscribe_topic(TOPIC, self._on_event)
 
     def expect(self, answer: concurrent.futures.Future[Any]) -> Any:
@@ -124,7 +124,7 @@ class _Courier:
 
     def _on_answer(self, name: str) -> None:
         if name in self._places:
-            self._spawn(self._bring(name))
+            self._background.spawn(self._bring(name))
 
     def _on_event(self, event: tuple[float, dict[str, str]]) -> None:
         _, message = event
@@ -134,7 +134,7 @@ class _Courier:
         self._places[name] = message["worker"]
         answer = self._answer(name)
         if answer is None or answer.done():
-            self._spawn(self._bring(name))
+            self._background.spawn(self._bring(name))
 
     def _answer(self, name: str) -> concurrent.futures.Future[Any] | None:
         return self._expected.get(name) or self._brought.get(name)
@@ -151,11 +151,6 @@ class _Courier:
         if answer is not None:
             self._brought[name] = answer
             self._expected.pop(name, None)
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        errand = asyncio.ensure_future(work)
-        self._errands.add(errand)
-        errand.add_done_callback(self._errands.discard)
 
 
 _couriers: weakref.WeakKeyDictionary[Any, _Courier] = weakref.WeakKeyDictionary()

@@ -52,7 +52,7 @@ class Finder:
         caller: Caller,
         outbound: Outbound[Any],
         found: Found,
-        spawn: Callable[[Any], None],
+        spawn: Callable[[Any], object],
     ) -> None:
         self._caller = caller
         self._outbound = outbound

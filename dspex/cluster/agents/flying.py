@@ -11,8 +11,8 @@ import secrets
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Protocol, final
 
-from dspex.cluster.agents.requests import NotSentError
-from dspex.foundation.agents.messages import Flight, MessageLike, decode_answers, encode_flight
+from dspex.cluster.agents.requests import NotSentError, Request
+from dspex.foundation.agents.messages import Flight, decode_answers, encode_flight
 from dspex.foundation.agents.outbound import Outbound, Posted
 from dspex.foundation.ports import Caller
 
@@ -29,11 +29,11 @@ DOUBT_AFTER = 0.5
 class Told(Protocol):
     """Who hears what became of messages."""
 
-    def answered(self, finals: Iterable[tuple[MessageLike, int, Any]]) -> None:
-        """Take what became of messages: (message, status, payload) of each."""
+    def answered(self, finals: Iterable[tuple[Request, int, Any]]) -> None:
+        """Take what became of calls: (request, status, payload) of each."""
 
-    def cut_off(self, message: MessageLike, address: str, error: BaseException | None) -> None:
-        """Take that nobody knows what became of a message."""
+    def cut_off(self, request: Request, address: str, error: BaseException | None) -> None:
+        """Take that nobody knows what became of a call."""
 
     def may_send(self, address: str) -> None:
         """Take that there may be room for another flight."""
@@ -57,10 +57,10 @@ class Flying:
     def __init__(
         self,
         caller: Caller,
-        outbound: Outbound[MessageLike],
+        outbound: Outbound[Request],
         send: Callable[[str, bytes], Awaitable[bytes]],
         told: Told,
-        spawn: Callable[[Any], None],
+        spawn: Callable[[Any], object],
     ) -> None:
         self._caller = caller
         self._outbound = outbound
@@ -186,8 +186,8 @@ class Flying:
         if not isinstance(error, NotSentError):
             left.add(place)
         lost = self._outbound.lost(address, generation, self._caller.now(), left)
-        for message in lost:
-            self._told.cut_off(message, address, error)
+        for request in lost:
+            self._told.cut_off(request, address, error)
         self._told.may_send(address)
 
 

@@ -14,6 +14,7 @@ import logging
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from contextvars import Context
 from functools import partial
 from typing import Any, final
 
@@ -56,13 +57,19 @@ class Host:
     address : str
     pool : Pool
         For turns that may block.
+    context : contextvars.Context, optional
+        In which turns run that do not block; None: that of whoever starts the host.
     """
 
-    def __init__(self, caller: Caller, address: str, *, pool: Pool) -> None:
+    def __init__(
+        self, caller: Caller, address: str, *, pool: Pool, context: Context | None = None
+    ) -> None:
         self._caller = caller
         self.address = address
         self._pool = pool
-        self.running = Running(caller, pool, control=self._control, retake=self._retake)
+        self.running = Running(
+            caller, pool, control=self._control, retake=self._retake, context=context
+        )
         self.inbox = self.running.inbox
         self.arrivals = self.running.arrivals
         self._classes = Classes(caller)

@@ -13,10 +13,12 @@ import asyncio
 import gc
 import logging
 from contextlib import suppress
+from contextvars import copy_context
 from typing import Any, final
 
 from dask import config
 from distributed import Client, Worker, get_worker
+from distributed.worker import _worker_cvar
 
 from dspex.cluster.agents.host import Host
 from dspex.cluster.agents.messenger import Messenger
@@ -69,7 +71,10 @@ class Hosting:
         self._worker: Any = worker
         self.address = worker.address
         threads = int(config.get("dspex.agents.threads", 32))
-        self.host = Host(caller, worker.address, pool=Pool(threads))
+        context = copy_context()
+        context.run(_worker_cvar.set, worker)  # so that `get_worker` and `get_client` work in turns
+        pool = Pool(threads, context=context)
+        self.host = Host(caller, worker.address, pool=pool, context=context)
         self._reach = Reach(worker.rpc)
         self.messages = Messenger(caller, self._send)
         self.runtime = Runtime(caller, self.messages, namespace="", host=self.host)

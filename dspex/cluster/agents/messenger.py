@@ -27,19 +27,17 @@ from dspex.cluster.agents.refusals import (
     not_once_error,
     outcome_error,
 )
-from dspex.cluster.agents.requests import AUTO, Cast, Raised, Request
+from dspex.cluster.agents.requests import AUTO, Cast, Raised, Request, Withdrawal
+from dspex.cluster.background import Background
 from dspex.errors import DspexError, SessionExpiredError, UnavailableError
 from dspex.foundation.agents.messages import (
     AT_LEAST_ONCE,
     AT_MOST_ONCE,
-    CANCEL,
     CAST,
     DELIVERY,
     DONE,
     EXACTLY_ONCE,
     RAISED,
-    Message,
-    MessageLike,
 )
 from dspex.foundation.agents.outbound import Outbound
 from dspex.foundation.ledger.wire import rebuilt_error
@@ -73,8 +71,8 @@ class Messenger:
     def __init__(self, caller: Caller, send: Callable[[str, bytes], Awaitable[bytes]]) -> None:
         self._caller = caller
         self._loop = asyncio.get_running_loop()
-        self._outbound: Outbound[MessageLike] = Outbound()
-        self._requests: dict[int, Request] = {}
+        self._outbound: Outbound[Request] = Outbound()
+        self._under_way = 0  # in the outbound, but for those that were withdrawn
         self._mids = itertools.count(1)
         self._kept: dict[str, bool] = {}
         self._unresolved: dict[str, list[Request]] = {}
@@ -86,9 +84,10 @@ class Messenger:
         self._inbox: deque[Request] = deque()
         self._is_woken = False
         self._dirty: dict[str, None] = {}  # a set would have another order each time
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._flying = Flying(caller, self._outbound, send, self, self._spawn)
-        self._finder = Finder(caller, self._outbound, self, self._spawn)
+        self._background = Background()
+        spawn = self._background.spawn
+        self._flying = Flying(caller, self._outbound, send, self, spawn)
+        self._finder = Finder(caller, self._outbound, self, spawn)
         self.is_closed = False
 
     # --- taking requests ---------------------------------------------------------------------
@@ -98,7 +97,7 @@ class Messenger:
 
         Who makes more calls than are answered waits here, or on the loop is refused.
         """
-        if len(self._requests) + len(self._inbox) >= MOST_UNANSWERED:
+        if self._under_way + len(self._inbox) >= MOST_UNANSWERED:
             self._make_room()
         self._inbox.append(request)
         if not self._is_woken:
@@ -112,7 +111,7 @@ class Messenger:
         try:
             asyncio.get_running_loop()
         except RuntimeError:
-            while len(self._requests) + len(self._inbox) >= MOST_UNANSWERED and not self.is_closed:
+            while self._under_way + len(self._inbox) >= MOST_UNANSWERED and not self.is_closed:
                 time.sleep(_LOOK_EVERY)
         else:
             raise crowded_error(MOST_UNANSWERED)
@@ -203,8 +202,11 @@ class Messenger:
         request.flags = flags & ~DELIVERY | delivery
         if request.deadline is not None:
             request.left = request.deadline - self._caller.now()
-        mid = request.mid = next(self._mids)
-        self._requests[mid] = request
+        self._send(request)
+
+    def _send(self, request: Request) -> None:
+        request.mid = next(self._mids)
+        self._under_way += 1
         address = self._outbound.send(request)
         if address is not None:
             self._dirty[address] = None
@@ -225,27 +227,20 @@ class Messenger:
 
     # --- flights -----------------------------------------------------------------------------
 
-    def _spawn(self, work: Any) -> None:
-        task = self._loop.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
     def pump(self) -> None:
         """Send what may be sent now."""
         dirty, self._dirty = self._dirty, {}
         now = self._caller.now()
         for address in dirty:
             while (posted := self._outbound.post(address, now)) is not None:
-                self._spawn(self._flying.fly(posted))
+                self._background.spawn(self._flying.fly(posted))
         self._finder.look_when_due()
 
-    def answered(self, finals: Iterable[tuple[MessageLike, int, Any]]) -> None:
-        """Take what became of messages."""
-        requests = self._requests
-        for message, status, payload in finals:
-            request = requests.pop(message.mid, None)
-            if request is None:
-                continue
+    def answered(self, finals: Iterable[tuple[Request, int, Any]]) -> None:
+        """Take what became of calls."""
+        for request, status, payload in finals:
+            self._under_way -= 1
+            request.mid = 0
             try:
                 if status != DONE:
                     is_raised = status == RAISED
@@ -258,11 +253,9 @@ class Messenger:
                 words = f"the answer of the agent {request.key} could not be taken"
                 self._loop.call_exception_handler({"message": words, "exception": error})
 
-    def cut_off(self, message: MessageLike, address: str, error: BaseException | None) -> None:
-        """Take that nobody knows what became of a message."""
-        request = self._requests.pop(message.mid, None)
-        if request is not None:
-            self._fail(request, cut_off_error(address, message, error))
+    def cut_off(self, request: Request, address: str, error: BaseException | None) -> None:
+        """Take that nobody knows what became of a call."""
+        self._drop(request, cut_off_error(address, request, error))
 
     def may_send(self, address: str) -> None:
         """Take that there may be room for another flight."""
@@ -288,6 +281,12 @@ class Messenger:
         self._settle(request)
         request.fail(error)
 
+    def _drop(self, request: Request, error: DspexError) -> None:
+        """Fail a call that was on its way, and is not any more."""
+        self._under_way -= 1
+        request.mid = 0
+        self._fail(request, error)
+
     def _acknowledge(self, request: Request) -> None:
         """Have the receiver keep the answer no longer."""
         waiting = self._unanswered.get(request.key)
@@ -300,41 +299,31 @@ class Messenger:
         """Wait for a call no longer; what has not begun never will."""
         words = "it waits for its agent"
         if request.mid:
-            if self._requests.pop(request.mid, None) is None:
-                return
-            if not self._outbound.withdraw(request):
+            if not self._withdraw(request):
                 words = "it was sent, and may take effect"
-                self._withdraw(request)
         else:
             waiting = self._unresolved.get(request.key, [])
             if request in waiting:
                 waiting.remove(request)
-        self._fail(
-            request,
-            deadline_error(request, words),
-        )
+        self._fail(request, deadline_error(request, words))
 
     def cancel(self, request: Request) -> None:
         """Wait for a call no longer, at the wish of who made it; from any thread."""
         self._loop.call_soon_threadsafe(self._cancel, request)
 
     def _cancel(self, request: Request) -> None:
-        if self._requests.pop(request.mid, None) is None:
-            return
-        self._settle(request)
-        if not self._outbound.withdraw(request):
+        if request.mid:
+            self._settle(request)
             self._withdraw(request)
 
-    def _withdraw(self, request: Request) -> None:
-        address = self._outbound.places.get(request.key)
-        if address is None:
-            return
-        withdrawal = Message(
-            next(self._mids), request.key, CANCEL | CAST, "", request.mid, 0, None, "", b""
-        )
-        self._outbound.send(withdrawal)
-        self._dirty[address] = None
-        self.pump()
+    def _withdraw(self, request: Request) -> bool:
+        """Have a call that is on its way not begin; tells whether it never will."""
+        self._under_way -= 1
+        is_here = self._outbound.withdraw(request)
+        if not is_here and request.key in self._outbound.places:
+            self._send(Withdrawal(request))
+            self.pump()
+        return is_here
 
     # --- where agents are --------------------------------------------------------------------
 
@@ -357,10 +346,9 @@ class Messenger:
             if not request.is_unwanted:
                 self._enqueue(request)
         now = self._caller.now()
-        for message in self._outbound.held(key):
-            held = self._requests.get(message.mid)
-            if held is not None and held.deadline is not None:
-                held.left = max(0.0, held.deadline - now)
+        for request in self._outbound.held(key):
+            if request.deadline is not None:
+                request.left = max(0.0, request.deadline - now)
         address = self._outbound.located(key, host or None, now)
         if address is not None:
             self._dirty[address] = None
@@ -385,13 +373,11 @@ class Messenger:
             if request not in patient:
                 self._fail(request, error)
 
-        def spares(message: MessageLike) -> bool:
-            return is_for_now and message.sender[:6] == "agent:" and bool(message.flags & CAST)
+        def spares(request: Request) -> bool:
+            return is_for_now and request.sender[:6] == "agent:" and bool(request.flags & CAST)
 
-        for message in self._outbound.give_up(key, self._caller.now(), spares):
-            found = self._requests.pop(message.mid, None)
-            if found is not None:
-                self._fail(found, error)
+        for request in self._outbound.give_up(key, self._caller.now(), spares):
+            self._drop(request, error)
         self._finder.look_when_due()
 
     def learn(self, key: str, *, is_kept: bool) -> None:
@@ -403,15 +389,12 @@ class Messenger:
     async def close(self) -> None:
         """Make no more calls; those under way are not waited for."""
         self.is_closed = True
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._background.close()
         self._finder.close()
-        requests = [*self._requests.values()]
+        requests = [*self._outbound.everything()]
         for waiting in self._unresolved.values():
             requests += waiting
         requests += self._inbox
         for request in requests:
             self._fail(request, closed_error())
-        self._requests.clear()
         self._unresolved.clear()

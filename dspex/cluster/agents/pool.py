@@ -13,6 +13,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextvars import Context
 from typing import Any, final
 
 __all__ = ["STUCK_AFTER", "Pool"]
@@ -31,6 +32,8 @@ class Pool:
     ----------
     most : int
         How many threads there may be.
+    context : contextvars.Context, optional
+        Each thread begins with a copy of it.
 
     Examples
     --------
@@ -42,8 +45,9 @@ class Pool:
     >>> pool.close()
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, *, context: Context | None = None) -> None:
         self._most = most
+        self._context = Context() if context is None else context
         self._jobs: deque[tuple[Any, ...]] = deque()
         self._condition = threading.Condition(threading.Lock())
         self._awake = 0  # threads that are at work, or about to be
@@ -80,7 +84,10 @@ class Pool:
                 self._condition.notify()
                 return
             thread = threading.Thread(
-                target=self._run, name=f"dspex-agents-{len(self._threads)}", daemon=True
+                target=self._context.copy().run,
+                args=(self._run,),
+                name=f"dspex-agents-{len(self._threads)}",
+                daemon=True,
             )
             self._threads.append(thread)
         thread.start()

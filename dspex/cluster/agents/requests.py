@@ -12,9 +12,9 @@ from collections.abc import Callable
 from typing import Protocol, final
 
 from dspex.errors import AgentRaisedError, DspexError
-from dspex.foundation.agents.messages import CAST
+from dspex.foundation.agents.messages import CANCEL, CAST
 
-__all__ = ["AUTO", "Cast", "Messages", "NotSentError", "Raised", "Request"]
+__all__ = ["AUTO", "Cast", "Messages", "NotSentError", "Raised", "Request", "Withdrawal"]
 
 AUTO = 3
 """Exactly once where the receiver keeps its state, else at most once."""
@@ -163,3 +163,28 @@ class Cast(Request):
     def fail(self, error: Raised | DspexError) -> None:
         """Tell why it had none."""
         self.done(error.as_error() if isinstance(error, Raised) else error)
+
+
+@final
+class Withdrawal(Request):
+    """Has a host drop a call that has not begun; of which nobody hears.
+
+    Parameters
+    ----------
+    request : Request
+    """
+
+    def __init__(self, request: Request) -> None:
+        self._address(request.key, "", b"", CANCEL | CAST)
+        self.number = request.mid
+
+    @property
+    def is_unwanted(self) -> bool:
+        """It goes on in any case."""
+        return False
+
+    def answer(self, payload: bytes | None) -> None:
+        """Do nothing."""
+
+    def fail(self, error: Raised | DspexError) -> None:
+        """Do nothing."""

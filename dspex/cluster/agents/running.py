@@ -13,6 +13,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
+from contextvars import Context
 from itertools import chain
 from typing import Any, final
 
@@ -25,6 +26,7 @@ from dspex.cluster.agents.requests import Messages
 from dspex.cluster.agents.resident import TIMER, Outcome, Resident, dumps
 from dspex.cluster.agents.timers import Timers
 from dspex.cluster.agents.turns import Timer, TurnContext
+from dspex.cluster.background import Background
 from dspex.errors import DeliveryError, DspexError, SessionExpiredError
 from dspex.foundation.agents.cells import READY, Cell, Letter, Verdict, letter_of
 from dspex.foundation.agents.dedup import Dedup
@@ -62,6 +64,8 @@ class Running:
         Does what a handle asks of the host.
     retake : coroutine function of keys
         Has agents made anew from what was committed.
+    context : contextvars.Context, optional
+        In a copy of which work on the loop is done; None: of whoever starts it.
     """
 
     def __init__(
@@ -71,6 +75,7 @@ class Running:
         *,
         control: Callable[[Cell, Letter], Coroutine[Any, Any, None]],
         retake: Callable[[Sequence[str]], Awaitable[None]],
+        context: Context | None = None,
     ) -> None:
         self._caller = caller
         self._pool = pool
@@ -88,7 +93,7 @@ class Running:
         self._done: deque[tuple[Cell, Letter, Outcome | None, bool]] = deque()
         self._is_drain_due = False
         self._watching = False
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._background = Background(context)
         self._loop = asyncio.get_running_loop()
         self._session = ""
         self._closed = False
@@ -96,18 +101,12 @@ class Running:
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Start work that ends with this host."""
-        task = self._loop.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+        return self._background.spawn(work)
 
     async def close(self) -> None:
         """Run nothing any more."""
         self._closed = True
-        tasks = [task for task in self._tasks if task is not asyncio.current_task()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._background.close()
         for commits in self._commits:
             await commits.close()
         self.forget_all()

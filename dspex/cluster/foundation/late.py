@@ -6,9 +6,10 @@ Knows: one poll for all of them, numbers. Must not know: what is waited for.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from typing import Any, final
 
+from dspex.cluster.background import Background
 from dspex.cluster.foundation.exchange import Exchange, backoff
 from dspex.cluster.foundation.flights import Flights, done, unreachable
 from dspex.cluster.foundation.following import ANSWER_WITHIN
@@ -42,7 +43,7 @@ class LateReplies:
         self._cancel = cancel
         self._waiting: dict[int, Item] = {}
         self._poll: asyncio.Task[None] | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = Background()
         self._is_closed = False
 
     def wait(self, item: Item) -> None:
@@ -56,7 +57,7 @@ class LateReplies:
             return
         self._waiting[item.number] = item
         if self._poll is None or self._poll.done():
-            self._poll = self._spawn(self._ask_for_replies())
+            self._poll = self._background.spawn(self._ask_for_replies())
 
     def session_ended(self) -> list[Item]:
         """Give up all calls, to whoever goes on with them."""
@@ -83,7 +84,7 @@ class LateReplies:
         item.answered = asyncio.get_running_loop().create_future()
         if is_answered:
             item.answered.set_result(None)
-        self._spawn(self._give_back(item, item.answered))
+        self._background.spawn(self._give_back(item, item.answered))
 
     def _take_all(self) -> list[Item]:
         waiting, self._waiting = list(self._waiting.values()), {}
@@ -92,16 +93,7 @@ class LateReplies:
     async def close(self) -> None:
         """End the poll, and what is being withdrawn: it ends with the session."""
         self._is_closed = True
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+        await self._background.close()
 
     async def _ask_for_replies(self) -> None:
         seen: list[int] = []

@@ -15,7 +15,7 @@ another generation, and what still arrives of the former one is refused.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from operator import attrgetter
 from typing import Any, Generic, NamedTuple, TypeVar, final
@@ -90,7 +90,7 @@ class _Link(Generic[M]):
         self.put = self.taken = 0  # messages that ever went into the queue, and out of it
         self.flights: dict[int, Sequence[M]] = {}
         self.outstanding: dict[int, M] = {}
-        self.unanswered: dict[str, int] = {}  # {key: messages that are outstanding}
+        self.unanswered: Counter[str] | None = None  # of outstanding by key, while it is asked for
 
 
 @final
@@ -178,10 +178,11 @@ class Outbound(Generic[M]):
         place = link.next_place
         link.next_place += 1
         link.flights[place] = messages
-        unanswered = link.unanswered
-        for message in messages:
-            link.outstanding[message.mid] = message
-            unanswered[message.key] = unanswered.get(message.key, 0) + 1
+        link.outstanding.update(zip(map(_MID, messages), messages, strict=True))
+        if not self._held:
+            link.unanswered = None
+        elif link.unanswered is not None:
+            link.unanswered.update(message.key for message in messages)
         sent = self._marked(link, messages) if link.resumed else messages
         return Posted(address, link.generation, place, link.is_answered, sent)
 
@@ -244,7 +245,7 @@ class Outbound(Generic[M]):
         answers: Iterable[Sequence[Any]],
         now: float,
     ) -> Iterator[tuple[M, int, Any]]:
-        """Take the answers that a flight brought back; gives those that are final.
+        """Take the answers that a flight brought back; gives those that are final, and waited for.
 
         They are taken as they are asked for: go through all of them at once. A list of them would
         keep the garbage collector busy.
@@ -255,21 +256,17 @@ class Outbound(Generic[M]):
         link.is_answered = True
         if place is not None:
             link.flights.pop(place, None)
-        outstanding, unanswered = link.outstanding, link.unanswered
+        outstanding = link.outstanding
         abandoned, attempts = self._abandoned, self._attempts
         for mid, status, payload in answers:
             message = outstanding.pop(mid, None)
             if message is None:
                 continue
-            others = unanswered[message.key] - 1
-            if others:
-                unanswered[message.key] = others
-            else:
-                del unanswered[message.key]
-            is_abandoned = bool(abandoned) and self._is_abandoned(message)
+            if link.unanswered is not None:
+                link.unanswered[message.key] -= 1
+            if abandoned and self._is_abandoned(message):
+                continue
             if status in _AGAIN:
-                if is_abandoned:
-                    continue
                 held = self._hold(message.key, status)
                 if held.due < 0.0:
                     self._back_off(message.key, held, now)
@@ -355,8 +352,12 @@ class Outbound(Generic[M]):
 
     def _may_bring_more(self, key: str, held: _Held[M]) -> bool:
         link = self._links.get(held.address)
-        return link is not None and (
-            key in link.unanswered
+        if link is None:
+            return False
+        if link.unanswered is None:
+            link.unanswered = Counter(message.key for message in link.outstanding.values())
+        return (
+            link.unanswered[key] > 0
             or link.taken < held.queued
             or any(place <= held.upto for place in link.flights)
         )

@@ -236,7 +236,7 @@ def test_a_withdrawal_that_is_repeated_cancels_nothing_of_the_next_session() -> 
             await until(lambda: there.server.ledger.locks.waiting())
             assert caller.session != former
             there.way.fates.clear()
-            await until(lambda: not caller._late._tasks - {caller._late._poll})
+            await until(lambda: not caller._late._background._tasks - {caller._late._poll})
             await holder.write("locks.release", namespace="", name="l", token=held["token"])
             assert (await waiting)["token"] > held["token"]
 
