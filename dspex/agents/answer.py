@@ -30,6 +30,15 @@ _CLOSED: Any = object()
 """In place of a result that nobody has asked for yet, and so was not decoded."""
 
 
+class _Undecoded:
+    """In place of a result that could not be decoded."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
 class AgentFuture(concurrent.futures.Future[Any]):
     """The answer of an agent to one call, to come: await it, or ask for its `result`.
 
@@ -70,16 +79,7 @@ class AgentFuture(concurrent.futures.Future[Any]):
     # Slots, as threads write to them at the same time: where an attribute is new to an object of
     # another kind, CPython 3.11 may have to make it a dict, and while that collects garbage another
     # thread makes another one; what the first one has written is lost.
-    __slots__ = (
-        "_error",
-        "_exception",
-        "_listener",
-        "_others",
-        "_result",
-        "_state",
-        "_value",
-        "_watchers",
-    )
+    __slots__ = ("_exception", "_listeners", "_result", "_state", "_value", "_watchers")
 
     _condition = MOMENT
 
@@ -106,11 +106,9 @@ class AgentFuture(concurrent.futures.Future[Any]):
         self._state = PENDING
         self._result: Any = None
         self._exception: BaseException | None = None
-        self._listener: Callable[[Any], object] | None = None  # the first one, mostly the only one
-        self._others: list[Callable[[Any], object]] | None = None
+        self._listeners: Any = None  # one, which is mostly the only one, or a list of them
         self._watchers: list[Any] | None = None
         self._value: Any = _CLOSED
-        self._error: BaseException | None = None  # of decoding it
 
     # --- what a call of its own does otherwise -----------------------------------------------
 
@@ -159,18 +157,20 @@ class AgentFuture(concurrent.futures.Future[Any]):
             self._result = result
             self._exception = error
             self._state = FINISHED
-            for watcher in self._watchers or ():
-                (watcher.add_result if error is None else watcher.add_exception)(self)
-        self._invoke_callbacks()
+            if self._watchers is not None:
+                for watcher in self._watchers:
+                    (watcher.add_result if error is None else watcher.add_exception)(self)
+        if self._listeners is not None:
+            self._invoke_callbacks()
         return True
 
     def _invoke_callbacks(self) -> None:
-        first, others = self._listener, self._others
-        if first is not None:
-            self._call(first)
-        if others is not None:
-            for listener in others:
+        listeners = self._listeners
+        if listeners.__class__ is list:
+            for listener in listeners:
                 self._call(listener)
+        elif listeners is not None:
+            self._call(listeners)
 
     def _call(self, listener: Callable[[Any], object]) -> None:
         try:
@@ -182,19 +182,22 @@ class AgentFuture(concurrent.futures.Future[Any]):
         """Call this with the future when it is done; at once where it is."""
         with MOMENT:
             if self._state in _OPEN:
-                if self._others is not None:
-                    self._others.append(fn)
-                elif self._listener is not None:
-                    self._others = [fn]
+                former = self._listeners
+                if former is None:
+                    self._listeners = fn
+                elif former.__class__ is list:
+                    former.append(fn)
                 else:
-                    self._listener = fn
+                    self._listeners = [former, fn]
                 return
         self._call(fn)
 
     @property
     def _done_callbacks(self) -> list[Callable[[Any], object]]:
-        first = () if self._listener is None else (self._listener,)
-        return [*first, *(self._others or ())]
+        listeners = self._listeners
+        if listeners.__class__ is list:
+            return list(listeners)
+        return [] if listeners is None else [listeners]
 
     @property
     def _waiters(self) -> list[Any]:  # type: ignore[override]  # for `concurrent.futures.wait`
@@ -230,13 +233,15 @@ class AgentFuture(concurrent.futures.Future[Any]):
         Exception
             What the agent raised, or what became of the call.
         """
-        error = self.exception(timeout)
+        if self._state != FINISHED:
+            self._wait(seconds_of(timeout))
+        value, error = self.outcome()
         if error is not None:
             try:
                 raise error
             finally:
                 del error  # it holds this frame, which would hold it
-        return self._value
+        return value
 
     def outcome(self) -> tuple[Any, BaseException | None]:
         """What became of it, as (result, error); nothing is raised, and nothing waited for.
@@ -245,11 +250,12 @@ class AgentFuture(concurrent.futures.Future[Any]):
         """
         if self._state != FINISHED:
             return None, self._no_outcome()
-        if self._exception is not None:
-            return None, self._exception
-        if self._value is _CLOSED:
-            self._open()
-        return self._value, self._error
+        value = self._value
+        if value is _CLOSED:
+            if self._exception is not None:
+                return None, self._exception
+            value = self._open()
+        return (None, value.error) if value.__class__ is _Undecoded else (value, None)
 
     def _no_outcome(self) -> BaseException:
         if self.done():
@@ -266,11 +272,7 @@ class AgentFuture(concurrent.futures.Future[Any]):
         """
         if self._state != FINISHED:
             self._wait(seconds_of(timeout))
-        if self._exception is not None:
-            return self._exception
-        if self._value is _CLOSED:
-            self._open()
-        return self._error
+        return self.outcome()[1]
 
     def cancel(self) -> bool:
         """Give the call up, unless it is done; tells whether it is cancelled now."""
@@ -370,17 +372,16 @@ class AgentFuture(concurrent.futures.Future[Any]):
         finally:
             unsubscribe()
 
-    def _open(self) -> None:
+    def _open(self) -> Any:
         """Decode the result. Who is interrupted leaves it as it was."""
-        value, error = None, None
         try:
             value = self._decode(self._result)
-        except Exception as raised:
-            error = raised
+        except Exception as error:
+            value = _Undecoded(error)
         with MOMENT:
             if self._value is _CLOSED:
-                self._error = error
                 self._value = value
+            return self._value
 
     def subscribe(self, listener: Callable[[AgentFuture], object]) -> Callable[[], None]:
         """As `add_done_callback`; gives what takes it back.
@@ -394,12 +395,10 @@ class AgentFuture(concurrent.futures.Future[Any]):
     def unsubscribe(self, listener: Callable[[AgentFuture], object]) -> None:
         """Take a callback back; nothing where it is not there."""
         with MOMENT:
-            if self._listener == listener:
-                self._listener = None
-            elif self._others is not None and listener in self._others:
-                others = list(self._others)  # another thread may be calling them
-                others.remove(listener)
-                self._others = others
+            listeners = self._done_callbacks  # a copy: another thread may be calling them
+            if listener in listeners:
+                listeners.remove(listener)
+                self._listeners = listeners or None
 
 
 def _set(waiter: asyncio.Future[None]) -> None:

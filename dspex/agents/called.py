@@ -45,11 +45,6 @@ class CallFuture(AgentFuture, Request):
 
     # --- as a request ------------------------------------------------------------------------
 
-    @property
-    def is_unwanted(self) -> bool:
-        """Whether it was cancelled."""
-        return self.cancelled()
-
     def answer(self, payload: bytes | None) -> None:
         """Take what the method returned, as it came; it is taken once."""
         self._fill(payload, None)
@@ -78,7 +73,7 @@ class CallFuture(AgentFuture, Request):
         return isinstance(self._result, Raised) or self._exception is not None or self.cancelled()
 
     def _decode(self, raw: Any) -> Any:
-        if not isinstance(raw, Raised):
+        if raw.__class__ is not Raised:
             return loads(raw)
         error, told = loads(raw.payload)
         error.add_note(f"in the agent:\n{told}")

@@ -26,6 +26,7 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import closing, suppress
+from itertools import filterfalse
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, TypeVar, final, get_args
 
 from dspex.agents.answer import AgentFuture
@@ -85,7 +86,7 @@ def gather(
     nested: Sequence[Any] = futures
     if len(futures) == 1 and isinstance(futures[0], list | tuple):
         nested = futures[0]
-    leaves = _unique(nested)
+    leaves = _leaves(nested)
     seconds = seconds_of(timeout)
     return _run(_gathering(nested, leaves, seconds, return_exceptions), seconds)
 
@@ -204,14 +205,17 @@ def _is_dask(item: object) -> bool:
     return module is not None and isinstance(item, module.Future)
 
 
-def _unique(nested: Iterable[Any]) -> list[_Leaf]:
-    """The futures in lists of lists, each once, in their order."""
-    found: dict[_Leaf, None] = {}
-    for item in nested:
+def _leaves(nested: Iterable[Any]) -> list[_Leaf]:
+    """The futures in lists of lists, in their order."""
+    items = list(nested)
+    if all(issubclass(kind, AgentFuture) for kind in set(map(type, items))):
+        return items
+    found: list[_Leaf] = []
+    for item in items:
         if isinstance(item, AgentFuture) or _is_dask(item):
-            found[item] = None
+            found.append(item)
         elif isinstance(item, list | tuple):
-            found.update(dict.fromkeys(_unique(item)))
+            found += _leaves(item)
         else:
             if asyncio.iscoroutine(item):
                 item.close()  # or Python warns, when this has been said already
@@ -219,14 +223,14 @@ def _unique(nested: Iterable[Any]) -> list[_Leaf]:
                 "only futures of agents and of Dask can be waited for together; got "
                 f"{item!r}; await it by itself, or wrap it with client.submit"
             )
-    return list(found)
+    return found
 
 
 def _flat(futures: object) -> list[_Leaf]:
     """The futures of an iterable, each once."""
     if isinstance(futures, AgentFuture) or _is_dask(futures) or not isinstance(futures, Iterable):
         raise InvalidArgumentError(f"give a list of futures; got {futures!r}")
-    return _unique(futures)
+    return list(dict.fromkeys(_leaves(futures)))
 
 
 def _failed(leaf: Any) -> bool:
@@ -300,23 +304,27 @@ def _settling_some(leaves: Sequence[_Leaf]) -> _Flow[tuple[bool, Sequence[_Leaf]
     of them call back takes longer.
     """
     for _ in range(_ROUNDS):
+        if leaves and not leaves[-1].done() and not (yield from _settling_one(leaves[-1])):
+            return False, leaves
         leaves = [leaf for leaf in leaves if not leaf.done()]
         if not leaves:
             break
-        signal: concurrent.futures.Future[None] = concurrent.futures.Future()
-
-        def tell(leaf: _Leaf, signal: concurrent.futures.Future[None] = signal) -> None:
-            signal.set_result(None)
-
-        last = leaves[-1]
-        _subscribe(last, tell)
-        try:
-            if not (yield signal):
-                return False, leaves
-        finally:
-            if isinstance(last, AgentFuture):
-                last.unsubscribe(tell)
     return True, leaves
+
+
+def _settling_one(leaf: _Leaf) -> _Flow[bool]:
+    """Wait for one; gives whether it came in time."""
+    signal: concurrent.futures.Future[None] = concurrent.futures.Future()
+
+    def tell(_: _Leaf) -> None:
+        signal.set_result(None)
+
+    _subscribe(leaf, tell)
+    try:
+        return (yield signal)
+    finally:
+        if isinstance(leaf, AgentFuture):
+            leaf.unsubscribe(tell)
 
 
 def _waiting(leaves: Sequence[_Leaf], return_when: ReturnWhen) -> _Flow[Waited]:
@@ -329,29 +337,25 @@ def _gathering(
     nested: Sequence[Any], leaves: Sequence[Any], seconds: float | None, return_exceptions: bool
 ) -> _Flow[list[Any]]:
     when: ReturnWhen = "ALL_COMPLETED" if return_exceptions else "FIRST_EXCEPTION"
-    total = len(leaves)
     while True:
         is_in_time, failed = yield from _settling(leaves, when)
         if failed is None:
             break
-        fetched = yield from _fetching([failed], seconds, total)
+        fetched = yield from _fetching([failed], seconds)
         _nested_results([failed], fetched, return_exceptions)  # which raises
         # Of Dask's one may have been lost, and be there again.
     if not is_in_time:
-        raise _late(sum(not leaf.done() for leaf in leaves), total, seconds)
-    fetched = yield from _fetching(leaves, seconds, total)
+        each = set(leaves)
+        raise _late(sum(not leaf.done() for leaf in each), len(each), seconds)
+    fetched = yield from _fetching(leaves, seconds)
     return _nested_results(nested, fetched, return_exceptions)
 
 
-def _fetching(
-    leaves: Sequence[Any], seconds: float | None, total: int
-) -> _Flow[dict[Any, _Outcome]]:
+def _fetching(leaves: Sequence[Any], seconds: float | None) -> _Flow[dict[Any, _Outcome]]:
     """What became of those that are Dask's."""
     fetched: dict[Any, _Outcome] = {}
     of_client: dict[Any, list[Any]] = {}
-    for leaf in leaves:
-        if isinstance(leaf, AgentFuture):
-            continue
+    for leaf in filterfalse(AgentFuture.__instancecheck__, leaves):
         if leaf.status == "cancelled":  # its client may be closed
             fetched[leaf] = _Outcome(error=concurrent.futures.CancelledError(str(leaf.key)))
         else:
@@ -362,7 +366,7 @@ def _fetching(
     }
     for fetch, group in fetches.items():
         if not (yield fetch):
-            raise _late(len(group), total, seconds)
+            raise _late(len(group), len(leaves), seconds)
         fetched.update(zip(group, fetch.result(), strict=True))
     return fetched
 
@@ -372,10 +376,12 @@ def _nested_results(
 ) -> list[Any]:
     results: list[Any] = []
     for item in nested:
-        if isinstance(item, list | tuple):
-            results.append(_nested_results(item, fetched, return_exceptions))
-            continue
-        value, error = _outcome_of(item, fetched)
+        if isinstance(item, AgentFuture):
+            value, error = item.outcome()
+        elif isinstance(item, list | tuple):
+            value, error = _nested_results(item, fetched, return_exceptions), None
+        else:
+            value, error = fetched[item]
         if error is None:
             results.append(value)
         elif return_exceptions:
@@ -383,10 +389,6 @@ def _nested_results(
         else:
             raise error
     return results
-
-
-def _outcome_of(item: Any, fetched: Mapping[Any, _Outcome]) -> tuple[Any, BaseException | None]:
-    return item.outcome() if isinstance(item, AgentFuture) else fetched[item]
 
 
 async def _fetched(client: Any, futures: Sequence[Any]) -> list[_Outcome]:

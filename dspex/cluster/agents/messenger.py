@@ -168,8 +168,8 @@ class Messenger:
             self._finder.look_for(keys)
 
     def _take(self, request: Request) -> None:
-        if request.is_unwanted:
-            return  # cancelled before it was looked at
+        if request.cancelled():
+            return  # before it was looked at
         if self.is_closed:
             self._fail(request, closed_error())
             return
@@ -177,24 +177,24 @@ class Messenger:
             request.deadline = self._caller.now() + request.timeout
             request.timer = self._loop.call_later(request.timeout, self._expire, request)
         key = request.key
-        if key in self._unresolved:
+        is_kept = self._kept.get(key)
+        if self._unresolved and key in self._unresolved:
             self._unresolved[key].append(request)
-        elif key in self._kept:
-            self._enqueue(request)
+        elif is_kept is not None:
+            self._enqueue(request, is_kept)
         else:
             self._unresolved[key] = [request]
             self._resolving[key] = None
 
-    def _enqueue(self, request: Request) -> None:
-        """Number a call whose receiver is known, and put it on its way."""
-        key, flags = request.key, request.flags
-        is_kept = self._kept[key]
+    def _enqueue(self, request: Request, is_kept: bool) -> None:
+        """Number a call of whose receiver is known what it keeps, and put it on its way."""
+        flags = request.flags
         delivery = flags & DELIVERY
         if delivery == AUTO:
             delivery = EXACTLY_ONCE if is_kept else AT_MOST_ONCE
         elif delivery == EXACTLY_ONCE and not is_kept:
             if not request.sender:
-                self._fail(request, not_once_error(key))
+                self._fail(request, not_once_error(request.key))
                 return
             delivery = AT_LEAST_ONCE  # of an agent's own messages: as much as there can be
         if delivery == EXACTLY_ONCE and not request.sender:
@@ -339,12 +339,12 @@ class Messenger:
         if status in ("lost", "failed"):
             self.give_up(key, outcome_error(key, status, reason, persistence))
             return
-        self._kept[key] = persistence is not None
+        is_kept = self._kept[key] = persistence is not None
         if host:
             self._outbound.places.setdefault(key, host)
         for request in self._unresolved.pop(key, ()):
-            if not request.is_unwanted:
-                self._enqueue(request)
+            if not request.cancelled():
+                self._enqueue(request, is_kept)
         now = self._caller.now()
         for request in self._outbound.held(key):
             if request.deadline is not None:

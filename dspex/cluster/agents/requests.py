@@ -116,9 +116,8 @@ class Request(ABC):
         self.method = method
         self.args = args
 
-    @property
     @abstractmethod
-    def is_unwanted(self) -> bool:
+    def cancelled(self) -> bool:
         """Whether nobody waits for it any more."""
 
     @abstractmethod
@@ -151,8 +150,7 @@ class Cast(Request):
         self._address(key, method, args, flags | CAST)
         self.done = done
 
-    @property
-    def is_unwanted(self) -> bool:
+    def cancelled(self) -> bool:
         """It goes on in any case."""
         return False
 
@@ -178,8 +176,7 @@ class Withdrawal(Request):
         self._address(request.key, "", b"", CANCEL | CAST)
         self.number = request.mid
 
-    @property
-    def is_unwanted(self) -> bool:
+    def cancelled(self) -> bool:
         """It goes on in any case."""
         return False
 

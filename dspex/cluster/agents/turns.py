@@ -21,10 +21,8 @@ _current: contextvars.ContextVar[TurnContext | None] = contextvars.ContextVar(
 )
 
 
-def current_turn() -> TurnContext | None:
-    """The turn that this code is part of."""
-    return _current.get()
-
+current_turn: Callable[[], TurnContext | None] = _current.get
+"""The turn that this code is part of."""
 
 Outgoing = tuple[int, str, str, bytes, str]
 """(number, target, method, args, key of the sender)"""

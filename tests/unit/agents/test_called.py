@@ -60,11 +60,11 @@ def test_the_first_failure_ends_the_wait_for_others() -> None:
 
 def test_one_that_is_cancelled_is_withdrawn_once_and_its_answer_is_dropped() -> None:
     future = call()
-    was_unwanted = future.is_unwanted
+    was_unwanted = future.cancelled()
     assert future.cancel()
     assert future.cancel()
     assert withdrawn == [future]
-    assert (was_unwanted, future.is_unwanted) == (False, True)
+    assert (was_unwanted, future.cancelled()) == (False, True)
     future.answer(pickle.dumps(1))
     assert future.cancelled()
 

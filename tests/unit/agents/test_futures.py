@@ -64,7 +64,7 @@ class TestResult:
         assert future.result(timeout="1 minute") == 1
         thread.join()
 
-    def test_is_decoded_once_by_whoever_asks_first(self) -> None:
+    def test_is_decoded_by_whoever_asks_first(self) -> None:
         threads = []
 
         def decode(raw: str) -> list[str]:
@@ -74,14 +74,24 @@ class TestResult:
         future = AgentFuture(decode)
         in_thread(lambda: future.set_result("x")).join()
         assert not threads
+        assert future.result() is future.result()
+        assert threads == [threading.current_thread()]
+
+    def test_all_who_ask_at_the_same_time_get_the_same(self) -> None:
+        both_decode = threading.Barrier(2)
+
+        def decode(raw: str) -> list[str]:
+            both_decode.wait(60)
+            return [raw]
+
+        future = AgentFuture(decode)
+        future.set_result("x")
         results: list[Any] = []
-        askers = [in_thread(lambda: results.append(future.result())) for _ in range(4)]
+        askers = [in_thread(lambda: results.append(future.result())) for _ in range(2)]
         for each in askers:
             each.join()
-        assert results == [["x"]] * 4
-        assert all(each is results[0] for each in results)
-        assert len(threads) == 1
-        assert threads[0] in askers
+        assert results == [["x"]] * 2
+        assert results[0] is results[1] is future.result()
 
     def test_who_is_interrupted_while_decoding_may_ask_again(self) -> None:
         interrupts = [KeyboardInterrupt()]
@@ -115,6 +125,22 @@ class TestResult:
         asker = in_thread(future.result)
         asker.join(10)
         assert not asker.is_alive()
+
+    def test_outcome_gives_what_there_is_and_raises_nothing(self) -> None:
+        assert filled(3).outcome() == (3, None)
+        [pending] = futures(1)
+        for future, kind in (
+            (failed(KeyError("x")), KeyError),
+            (cancelled(), concurrent.futures.CancelledError),
+            (pending, TimeoutError),
+        ):
+            value, error = future.outcome()
+            assert value is None
+            assert isinstance(error, kind)
+        undecodable = AgentFuture(refuse)
+        undecodable.set_result("raw")
+        assert isinstance(undecodable.outcome()[1], LookupError)
+        assert not undecodable.has_failed()
 
     def test_an_error_of_decoding_is_the_error_each_time(self) -> None:
         future = AgentFuture(refuse)
