@@ -35,7 +35,7 @@ from dspex.agents import create_agent, create_agents, gather
 AHEAD = 4
 """Waves of calls that are under way: when the oldest is answered another one leaves."""
 
-WAVES = 20
+WAVES = 40
 """Of which a rate is made."""
 
 PAUSE = 0.5

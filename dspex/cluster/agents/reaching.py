@@ -26,6 +26,10 @@ __all__ = ["Reach", "reach_of"]
 FIRST_WITHIN = 1.0
 MOST = 30.0
 
+_GIVES_UP_AFTER = 4.0
+"""Seconds for which a connection was tried in vain, the third time, after which a worker that was
+connected to before counts as one that never was: a dead one is no host any more by then."""
+
 _STRAIGHT_AGAIN = 10.0
 """For how many times as long as a connection was tried others go another way without trying."""
 
@@ -38,8 +42,8 @@ class Reach:
     ----------
     pool : distributed.core.ConnectionPool
     by_way_of : coroutine function of (address, blob), optional
-        Used for a worker that could never be connected to; whether it can be by now is tried now
-        and then.
+        Used for a worker that could never be connected to, or cannot be for long; whether it can be
+        by now is tried now and then.
     is_direct : bool
         Whether workers are connected to at all.
     """
@@ -82,6 +86,8 @@ class Reach:
             )
         except OSError as error:
             self._within[address] = min(2 * within, MOST)
+            if within >= _GIVES_UP_AFTER:
+                self._reached.discard(address)
             if self._by_way_of is None or address in self._reached:
                 raise NotSentError(f"{address} cannot be connected to: {error}") from error
             self._not_before[address] = time.monotonic() + _STRAIGHT_AGAIN * within
