@@ -3,11 +3,8 @@ are killed and paused, are put before the linearizability checker."""
 
 from __future__ import annotations
 
-import os
 import pathlib
 import signal
-import subprocess
-import sys
 import textwrap
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -18,15 +15,12 @@ import dspex
 from dspex.agents import create_agents
 from dspex.foundation.handles.foundation import Foundation
 from dspex.testing.agents import Cell
-from dspex.testing.histories import UNKNOWN, Operation, read_histories
-from dspex.testing.linearizability import check
-from dspex.testing.models import Register
+from dspex.testing.historians import check_registers, history_of
 from dspex.testing.probe import wait_for
 from dspex.testing.processes import SchedulerProcess, WorkerProcess
 
 pytestmark = pytest.mark.chaos
 
-SOURCE = str(pathlib.Path(dspex.__file__).parents[1])
 CLIENTS = 3
 CELLS = 4
 
@@ -72,61 +66,15 @@ def run_clients(
     calls: int,
     delivery: str,
     harms: Sequence[Callable[[], object]],
-) -> list[Operation]:
-    """Have clients call, and harm somebody in their midst; gives their history."""
-    every = calls // 20 // (len(harms) + 1)
-    arguments = [address, str(path)]
-    with ExitStack() as stack:
-        clients = [
-            stack.enter_context(
-                subprocess.Popen(
-                    [
-                        *(sys.executable, "-c", CLIENT, *arguments, name),
-                        *(str(calls), str(CELLS), delivery),
-                    ],
-                    env={**os.environ, "PYTHONPATH": SOURCE},
-                    stdout=subprocess.PIPE,
-                    text=True,
-                )
-            )
-            for name in "abcdef"[:CLIENTS]
-        ]
-        for client in clients:
-            stack.callback(client.kill)
-        leader = clients[0].stdout
-        assert leader is not None
-        for harm in harms:
-            for _ in range(every):
-                assert leader.readline()
-            harm()
-        for client in clients:
-            client.communicate(timeout=100)
-            assert client.returncode == 0
-    return read_histories(path)
-
-
-def check_history(history: list[Operation], *, calls: int, is_known: bool) -> None:
-    assert len(history) == calls * CLIENTS
-    known = [operation for operation in history if operation.result is not UNKNOWN]
-    # What is unknown explains anything: there must be little of it.
-    assert len(known) >= (len(history) if is_known else 0.9 * len(history))
-    verdict = check(history, Register())
-    assert verdict.ok, str(verdict)
-    # A checker that says yes to anything would say yes to this too.
-    first = next(op for op in known if op.op == "get" and op.result is not None)
-    wrong = [op for op in history if op is not first]
-    wrong.append(
-        Operation(
-            first.process,
-            first.key,
-            "get",
-            (),
-            ("never written", first.result[1]),
-            first.called,
-            first.returned,
-        )
-    )
-    assert not check(wrong, Register()).ok
+    known: float,
+) -> None:
+    """Have clients call, harm somebody in their midst, and judge what they were told."""
+    clients = [
+        ["-c", CLIENT, address, str(path), name, str(calls), str(CELLS), delivery]
+        for name in "abcdef"[:CLIENTS]
+    ]
+    history = history_of(clients, path, calls=calls, harms=harms)
+    check_registers(history, count=calls * CLIENTS, known=known)
 
 
 class Harmed:
@@ -196,14 +144,14 @@ def test_histories_are_linearizable_over_kills_and_pauses_of_workers(
                     worker.start()
 
             harms.append(restart)
-        history = run_clients(
+        run_clients(
             scheduler.address,
             tmp_path / "history",
             calls=calls,
             delivery="exactly_once",
             harms=harms,
+            known=1.0,
         )
-    check_history(history, calls=calls, is_known=True)
 
 
 @pytest.mark.slow
@@ -222,11 +170,11 @@ def test_calls_at_most_once_are_linearizable_where_what_is_not_known_may_have_ha
             {"cls": Cell, "id": f"k{n}", "persistence": "cluster_replicated"} for n in range(CELLS)
         ]
         create_agents(specs, foundation=foundation)
-        history = run_clients(
+        run_clients(
             scheduler.address,
             tmp_path / "history",
             calls=2000,
             delivery="at_most_once",
             harms=[harmed.kill, harmed.pause] * 4,
+            known=0.9,
         )
-    check_history(history, calls=2000, is_known=False)

@@ -3,26 +3,18 @@ are put before the linearizability checker."""
 
 from __future__ import annotations
 
-import os
 import pathlib
-import subprocess
-import sys
 import textwrap
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 
 import pytest
 
-import dspex
 from dspex.testing.etcd import EtcdServers, needs_etcd
-from dspex.testing.histories import UNKNOWN, Operation, read_histories
-from dspex.testing.linearizability import check
-from dspex.testing.models import Register
+from dspex.testing.historians import check_registers, history_of
 from dspex.testing.processes import SchedulerProcess
 
 pytestmark = pytest.mark.chaos
 
-SOURCE = str(pathlib.Path(dspex.__file__).parents[1])
 CLIENTS = 3
 
 # Each value is written once, so that a read says which write it saw.
@@ -79,57 +71,14 @@ def run_clients(
     *,
     calls: int,
     kills: Sequence[Callable[[], object]],
-) -> list[Operation]:
-    """Have clients call, and kill somebody in their midst; gives their history."""
-    every = calls // 20 // (len(kills) + 1)
-    with ExitStack() as stack:
-        clients = [
-            stack.enter_context(
-                subprocess.Popen(
-                    [sys.executable, "-c", CLIENT, scheduler.address, str(path), name, str(calls)],
-                    env={**os.environ, "PYTHONPATH": SOURCE},
-                    stdout=subprocess.PIPE,
-                    text=True,
-                )
-            )
-            for name in "abcdef"[:CLIENTS]
-        ]
-        for client in clients:
-            stack.callback(client.kill)
-        leader = clients[0].stdout
-        assert leader is not None
-        for kill in kills:
-            for _ in range(every):
-                assert leader.readline()
-            kill()
-        for client in clients:
-            client.communicate(timeout=100)
-            assert client.returncode == 0
-    return read_histories(path)
-
-
-def check_history(history: list[Operation], *, calls: int) -> None:
-    assert len(history) == calls * CLIENTS
-    known = [operation for operation in history if operation.result is not UNKNOWN]
-    # What is unknown explains anything: there must be little of it.
-    assert len(known) > 0.9 * len(history)
-    verdict = check(history, Register())
-    assert verdict.ok, str(verdict)
-    # A checker that says yes to anything would say yes to this too.
-    first = next(op for op in known if op.op == "get" and op.result is not None)
-    wrong = [op for op in history if op is not first]
-    wrong.append(
-        Operation(
-            first.process,
-            first.key,
-            "get",
-            (),
-            ("never written", first.result[1]),
-            first.called,
-            first.returned,
-        )
-    )
-    assert not check(wrong, Register()).ok
+) -> None:
+    """Have clients call, kill somebody in their midst, and judge what they were told."""
+    clients = [
+        ["-c", CLIENT, scheduler.address, str(path), name, str(calls)]
+        for name in "abcdef"[:CLIENTS]
+    ]
+    history = history_of(clients, path, calls=calls, harms=kills)
+    check_registers(history, count=calls * CLIENTS)
 
 
 @pytest.mark.parametrize(
@@ -139,10 +88,7 @@ def test_histories_are_linearizable_over_kills_of_the_scheduler(
     tmp_path: pathlib.Path, calls: int, kills: int
 ) -> None:
     with SchedulerProcess(f"sqlite:///{tmp_path}/journal.db") as scheduler:
-        history = run_clients(
-            scheduler, tmp_path / "history", calls=calls, kills=[scheduler.restart] * kills
-        )
-    check_history(history, calls=calls)
+        run_clients(scheduler, tmp_path / "history", calls=calls, kills=[scheduler.restart] * kills)
 
 
 @needs_etcd
@@ -159,10 +105,9 @@ def test_histories_are_linearizable_over_kills_of_etcds_leader_and_of_the_schedu
             etcd.kill(leader)
             etcd.restart(leader)
 
-        history = run_clients(
+        run_clients(
             scheduler,
             tmp_path / "history",
             calls=calls,
             kills=[kill_leader, scheduler.restart] * rounds,
         )
-    check_history(history, calls=calls)
