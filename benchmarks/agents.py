@@ -108,27 +108,6 @@ def _shown(answer: dict[str, Any]) -> str:
     )
 
 
-def add(
-    report: harness.Report,
-    name: str,
-    values: Sequence[float],
-    unit: str,
-    *,
-    below: float | None = None,
-    least: float | None = None,
-    **more: Any,
-) -> None:
-    """Add a row, judged by its median where there is something to be kept; none without values."""
-    if not values:
-        return
-    median = statistics.median(values)
-    if below is not None:
-        more |= {"goal": f"< {below:,g}", "met": median < below, "larger_is_better": False}
-    if least is not None:
-        more |= {"goal": f">= {least:,g}", "met": median >= least}
-    report.add(harness.row(name, values, unit=unit, **more))
-
-
 # --- creation, memory ------------------------------------------------------------------------
 
 
@@ -137,16 +116,14 @@ def create(sizes: Sizes, report: harness.Report) -> None:
     count = f"{sizes.create:,}"
     for persistence in ("cluster_replicated", "durable") if sizes.is_full else ("durable",):
         answers = parts.some(sizes.repeats, "create", persistence, sizes.create)
-        add(
-            report,
+        report.measure(
             f"create {count} agents at once, {persistence}",
             [each["seconds"] for each in answers],
             "s",
             below=10,
             note="one create_agents, on_start and its state's commit included",
         )
-        add(
-            report,
+        report.measure(
             f"an idle agent of {count} beside its own state, {persistence}",
             [each["bytes"] - each["own"] for each in answers],
             "bytes",
@@ -165,8 +142,7 @@ def memory(sizes: Sizes, report: harness.Report) -> None:
     count = f"{sizes.many:,}"
     growth = answer["growth"]
     where = "the client's, " if sizes.apart else "the client's and scheduler's, "
-    add(
-        report,
+    report.measure(
         f"{count} volatile agents: growth of all processes",
         [growth["all"] / 1e9],
         "GB",
@@ -211,8 +187,7 @@ def messages(sizes: Sizes, report: harness.Report) -> None:
             told = parts.one("kept", persistence, sizes.agents, sizes.each_has, sizes.rounds)
             each += [] if told is None else told["rates"]
     for persistence, each in answers.items():
-        add(
-            report,
+        report.measure(
             f"calls exactly once, pipelined, {persistence}",
             each,
             "messages/s",
@@ -234,8 +209,7 @@ def compare(
     if not pairs:
         return
     median, (least, most) = harness.summary([ours / other for ours, other in pairs])
-    add(
-        report,
+    report.measure(
         name,
         [ours for ours, _ in pairs],
         "messages/s",
@@ -267,8 +241,7 @@ def latency(sizes: Sizes, report: harness.Report) -> None:
         return
     ratios = [each["volatile"] / each["dask"] for each in answers]
     median, (least, most) = harness.summary(ratios)
-    add(
-        report,
+    report.measure(
         "one call of a volatile agent",
         [1e3 * each["volatile"] for each in answers],
         "ms",
@@ -281,8 +254,7 @@ def latency(sizes: Sizes, report: harness.Report) -> None:
         f"{median:.2f} times the peer's time ({least:.2f} - {most:.2f})",
     )
     for persistence, most_ms in (("cluster_replicated", None), ("durable", 10.0)):
-        add(
-            report,
+        report.measure(
             f"one call, exactly once, {persistence}: median",
             [1e3 * each[persistence] for each in answers],
             "ms",
@@ -302,8 +274,7 @@ def failures(sizes: Sizes, report: harness.Report) -> None:
         ways += [("SIGSTOP", "falls silent", LEASE + 3.0)]
     for how, what, most in ways:
         answers = parts.some(sizes.repeats, "failover", sizes.moved, how)
-        add(
-            report,
+        report.measure(
             f"a worker with {count} agents {what}: until an agent has answered, 99th percentile",
             [each["p99"] for each in answers],
             "s",
@@ -320,8 +291,7 @@ def drain(sizes: Sizes, report: harness.Report) -> None:
         return
     before = statistics.median(each["before"] for each in answers)
     taken = statistics.median(each["seconds"] for each in answers)
-    add(
-        report,
+    report.measure(
         f"drain of a worker with {sizes.moved:,} agents: slowest call of an agent, 99th percentile",
         [each["p99"] for each in answers],
         "s",
@@ -337,8 +307,7 @@ def restart(sizes: Sizes, report: harness.Report) -> None:
     if not answers:
         return
     back = statistics.median(each["back"] for each in answers)
-    add(
-        report,
+    report.measure(
         f"restart of the scheduler with {sizes.moved:,} durable agents: until an agent has "
         "answered, 99th percentile",
         [each["p99"] for each in answers],

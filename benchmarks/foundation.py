@@ -55,33 +55,13 @@ def part(name: str, *arguments: Any) -> dict[str, Any]:
     return harness.run_json([*command, json.dumps(arguments)], timeout=LIMIT)
 
 
-def add(
-    report: harness.Report,
-    name: str,
-    values: Sequence[float],
-    unit: str,
-    *,
-    below: float | None = None,
-    least: float | None = None,
-    **more: Any,
-) -> None:
-    """Add a row, judged by its median where there is something to be kept."""
-    median = statistics.median(values)
-    if below is not None:
-        more |= {"goal": f"< {below:,g}", "met": median < below, "larger_is_better": False}
-    if least is not None:
-        more |= {"goal": f">= {least:,g}", "met": median >= least}
-    report.add(harness.row(name, values, unit=unit, **more))
-
-
 def costs(
     report: harness.Report, what: str, answers: Sequence[dict[str, float]], note: str
 ) -> None:
     """The scheduler's work for one operation, told twice."""
     process = statistics.median(each["process"] for each in answers) / 1e3
     for way, key in (("its own count", "told"), ("processor time of its thread", "loop")):
-        add(
-            report,
+        report.measure(
             f"on the loop, {what}: {way}",
             [each[key] / 1e3 for each in answers],
             "ms/operation",
@@ -99,8 +79,7 @@ def registry(sizes: Sizes, report: harness.Report) -> None:
     ]
     count = f"{sizes.entries:,}"
     own = answers[0]["own"]
-    add(
-        report,
+    report.measure(
         f"bulk registration of {count} entries",
         [each["bulk"] for each in answers],
         "s",
@@ -108,8 +87,7 @@ def registry(sizes: Sizes, report: harness.Report) -> None:
         note=f"one register_many, until all is on the disk; {own:.0f} bytes of key, value, "
         "metadata and a capability each",
     )
-    add(
-        report,
+    report.measure(
         f"a capability's 100 entries of {count}",
         [1e3 * each["query"] for each in answers],
         "ms",
@@ -117,8 +95,7 @@ def registry(sizes: Sizes, report: harness.Report) -> None:
         note="blocking client; median of the calls",
     )
     for key, way in (("eventual", "blocking"), ("eventual_async", "awaited")):
-        add(
-            report,
+        report.measure(
             f"eventual lookup, {way}",
             [1e6 * each[key] for each in answers],
             "us",
@@ -129,16 +106,14 @@ def registry(sizes: Sizes, report: harness.Report) -> None:
     bulk = [each["bulk_cost"] for each in answers]
     costs(report, "an entry of a bulk", bulk, "1,000 entries travel together")
     told = [each["costs"]["lookup"]["told"] / 1e3 for each in answers]
-    add(
-        report,
+    report.measure(
         "on the loop, strong lookup: its own count",
         told,
         "ms/operation",
         below=ON_LOOP,
         note="each travels alone",
     )
-    add(
-        report,
+    report.measure(
         "on the loop, strong lookup: processor time of its thread",
         [each["costs"]["lookup"]["loop"] / 1e3 for each in answers],
         "ms/operation",
@@ -147,8 +122,7 @@ def registry(sizes: Sizes, report: harness.Report) -> None:
         larger_is_better=False,
         note="each travels alone, so that Dask's part is the larger one; not judged",
     )
-    add(
-        report,
+    report.measure(
         f"an entry among {count}, beside its own bytes: resident memory",
         [each["growth"] - each["own"] for each in answers],
         "bytes",
@@ -164,8 +138,7 @@ def strong(sizes: Sizes, report: harness.Report, answers: Sequence[dict[str, Any
         pairs = [each[key] for each in answers]
         ratios = [ours / bare for ours, bare in pairs]
         median, (least, most) = harness.summary(ratios)
-        add(
-            report,
+        report.measure(
             f"strong lookup, {way} client",
             [1e3 * ours for ours, _ in pairs],
             "ms",
@@ -192,8 +165,7 @@ def restarts(report: harness.Report, count: str, answers: Sequence[dict[str, Any
             ("its recovery alone", 'status()["recovery_seconds"]'),
         )
     ):
-        add(
-            report,
+        report.measure(
             f"restart after SIGKILL with {count} entries, {name}",
             [pair[place] for each in answers for pair in each["restarts"]],
             "s",
@@ -205,8 +177,7 @@ def restarts(report: harness.Report, count: str, answers: Sequence[dict[str, Any
 def memory(sizes: Sizes, report: harness.Report) -> None:
     answer = part("traced", sizes.entries)
     beside = answer["traced"] - answer["own"]
-    add(
-        report,
+    report.measure(
         f"an entry among {sizes.entries:,}, beside its own bytes: tracemalloc",
         [beside],
         "bytes",
@@ -229,8 +200,7 @@ def mutations(sizes: Sizes, report: harness.Report) -> None:
         ("lock", "lock acquired and released", "pairs/s", None),
     )
     for key, name, unit, least in rows:
-        add(
-            report,
+        report.measure(
             f"{name}, 50 at once",
             [each[key]["rate"] for each in answers],
             unit,
@@ -242,8 +212,7 @@ def mutations(sizes: Sizes, report: harness.Report) -> None:
         ("register", "a registration, alone", None),
         ("lease", "a lease acquired and released, alone", None),
     ):
-        add(
-            report,
+        report.measure(
             f"{name}: median",
             [1e3 * each[key]["alone"] for each in answers],
             "ms",
@@ -268,8 +237,7 @@ def idle(sizes: Sizes, report: harness.Report) -> None:
         for way in ("foundation", "calls")
     )
     bare, ours = (statistics.median(shares[way]) for way in ("bare", "foundation"))
-    add(
-        report,
+    report.measure(
         f"an idle cluster of {sizes.members} members",
         added,
         "% of a core",

@@ -230,6 +230,34 @@ class Report:
         say(f"cut: {words}")
         self.cuts.append(words)
 
+    def measure(
+        self,
+        name: str,
+        values: Sequence[float],
+        unit: str,
+        *,
+        below: float | None = None,
+        least: float | None = None,
+        **more: Any,
+    ) -> None:
+        """Add a row, judged by its median where there is something to be kept; none without values.
+
+        Parameters
+        ----------
+        name, values, unit, more
+            As of `row`.
+        below, least : float, optional
+            What the median must be less than, or not less than.
+        """
+        if not values:
+            return
+        median = statistics.median(values)
+        if below is not None:
+            more |= {"goal": f"< {below:,g}", "met": median < below, "larger_is_better": False}
+        if least is not None:
+            more |= {"goal": f">= {least:,g}", "met": median >= least}
+        self.add(row(name, values, unit=unit, **more))
+
     def add(self, made: dict[str, Any]) -> None:
         """Take a row, and say it."""
         self.rows.append(made)

@@ -1,4 +1,4 @@
-"""Clients in processes of their own write down what they were told of registers: can it be true?
+"""Clients in processes of their own write down what registers told them, which is then judged.
 
 Knows: processes, histories, the checker. Must not know: what is called, who is harmed meanwhile.
 """
