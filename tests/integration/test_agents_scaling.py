@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import pathlib
 import signal
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 import pytest
+from dask import config
 
 import dspex
-from dspex.agents import AgentHandle, create_agents, gather, list_agents
-from dspex.errors import UnavailableError
+from dspex.agents import AgentHandle, create_agent, create_agents, gather, list_agents
+from dspex.errors import DeliveryError, InvalidArgumentError, UnavailableError
 from dspex.foundation.handles.foundation import Foundation
-from dspex.testing.agents import Counter, Plain
+from dspex.testing.agents import Counter, Plain, entered, release
 from dspex.testing.agents_suite import KEPT, LONG
 from dspex.testing.agents_traffic import Traffic
 from dspex.testing.clusters import local_cluster
@@ -150,6 +153,44 @@ def test_a_rolling_restart_loses_nobody(foundation: Foundation) -> None:
     assert {each.after for each in done} == set(ups(foundation))
     check_counts(agents, traffic)
     assert not before & set(gather([agent.pid() for agent in agents], timeout=LONG))
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_a_retirement_waits_for_a_turn_as_long_as_the_configuration_says(
+    cluster_of: Callable[[int], Any], tmp_path: pathlib.Path, waits: bool
+) -> None:
+    client = cluster_of(2)
+    with (
+        config.set({"dspex.agents.leave-within": None if waits else "100ms"}),
+        dspex.connect(client) as foundation,
+        concurrent.futures.ThreadPoolExecutor() as threads,
+    ):
+        wait_for(lambda: len(ups(foundation)) == 2)
+        agent = create_agent(Counter, foundation=foundation)
+        call = agent.hang(str(tmp_path), "turn")
+        wait_for(lambda: entered(tmp_path, "turn"))
+        worker = agent.worker
+        retiring = threads.submit(client.retire_workers, [worker])
+        if waits:
+            wait_for(lambda: worker not in ups(foundation))
+            assert not retiring.done()
+            release(tmp_path, "turn")
+            assert call.result(LONG) == "turn"
+        assert list(retiring.result(LONG)) == [worker]
+        assert agent.add().result(LONG) == (2 if waits else 1)
+        if not waits:
+            with pytest.raises(DeliveryError):
+                call.result(LONG)
+
+
+def test_a_bound_that_is_none_is_refused_before_anything_is_installed(
+    cluster_of: Callable[[int], Any],
+) -> None:
+    with (
+        config.set({"dspex.agents.leave-within": "soon"}),
+        pytest.raises(InvalidArgumentError, match=r"dspex\.agents\.leave-within"),
+    ):
+        dspex.connect(cluster_of(1))
 
 
 def test_one_worker_alone_is_not_restarted(client: Any, cluster_of: Callable[[int], Any]) -> None:

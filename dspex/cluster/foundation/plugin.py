@@ -16,11 +16,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, final
 
+from dask import config
 from distributed import Scheduler, SchedulerPlugin
 
 from dspex.cluster.agents.doors import Doors
@@ -29,6 +31,7 @@ from dspex.cluster.foundation.operations import add_health_route, add_metrics
 from dspex.cluster.foundation.server import LedgerServer
 from dspex.cluster.foundation.shim import NAME as WORKER_PLUGIN
 from dspex.cluster.foundation.shim import worker_plugin
+from dspex.cluster.units import parse_seconds
 from dspex.errors import InvalidRequestError
 from dspex.foundation.ports import Journal
 from dspex.storage.journals.opening import open_journal
@@ -42,9 +45,11 @@ NAME = "dspex-foundation"
 _WORKERS_WITHIN = 10.0
 """Seconds that workers get for taking up their part before the plugin goes on without them."""
 
-
 _LEAVE_WITHIN = 10.0
-"""Seconds without progress after which a worker leaves though agents are there still."""
+"""Seconds without progress after which a worker leaves though agents are there still; the default
+of ``dspex.agents.leave-within``."""
+
+_RELEASE_WITHIN = 10.0
 
 _LOOK_EVERY = 0.01
 
@@ -126,6 +131,8 @@ class _Home:
         self._lease = lease
         self.server = LedgerServer(journal, guard=self._guard, extend=self._extend)
         self._leaving: set[str] = set()
+        said = config.get("dspex.agents.leave-within", _LEAVE_WITHIN)
+        self._leave_within = parse_seconds("dspex.agents.leave-within", said) or math.inf
         self._remove_metrics: Callable[[], None] = lambda: None
         self._started: asyncio.Task[None] | None = None
         self._doors = Doors(
@@ -210,7 +217,7 @@ class _Home:
             self.server.take(partial(ledger.drain, worker))
         left = sum(map(ledger.agents.reading.count_at, workers))
         since = time.monotonic()
-        while left and time.monotonic() - since < _LEAVE_WITHIN:
+        while left and time.monotonic() - since < self._leave_within:
             await asyncio.sleep(_LOOK_EVERY)
             before, left = left, sum(map(ledger.agents.reading.count_at, workers))
             if left < before:
@@ -224,7 +231,7 @@ class _Home:
         is_here = worker in self._scheduler.workers
         if not is_here or self.server.ledger.members.session_at(worker) is None:
             return
-        async with asyncio.timeout(_LEAVE_WITHIN):
+        async with asyncio.timeout(_RELEASE_WITHIN):
             await self._scheduler.rpc(worker).dspex_release()
             while actor_key(worker) in self._scheduler.tasks:
                 await asyncio.sleep(_LOOK_EVERY)

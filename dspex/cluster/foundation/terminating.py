@@ -17,7 +17,10 @@ import signal
 import threading
 from typing import Any, final
 
+from dask import config
 from distributed import Worker
+
+from dspex.cluster.units import parse_seconds
 
 __all__ = ["Termination"]
 
@@ -27,7 +30,8 @@ _DASKS_HANDLERS = "distributed._signals"
 """The module of the handler that ``dask worker`` sets."""
 
 _LEAVES_WITHIN = 20.0
-"""Seconds; Kubernetes, as others do, kills what has not ended after 30."""
+"""Seconds; Kubernetes, as others do, kills what has not ended after 30. The default of
+``dspex.agents.terminate-within``."""
 
 
 @final
@@ -43,6 +47,8 @@ class Termination:
 
     def __init__(self, worker: Worker) -> None:
         self._worker: Any = worker
+        said = config.get("dspex.agents.terminate-within", _LEAVES_WITHIN)
+        self._within = parse_seconds("dspex.agents.terminate-within", said)
         self._loop = asyncio.get_running_loop()
         self._former: Any = None
         self._leaving: asyncio.Task[None] | None = None
@@ -66,7 +72,7 @@ class Termination:
 
     async def _leave(self) -> None:
         try:
-            async with asyncio.timeout(_LEAVES_WITHIN):
+            async with asyncio.timeout(self._within):
                 await self._worker.close_gracefully(reason="signal-15")
         except Exception as error:
             logger.warning("this worker was told to end, and did not leave in order: %r", error)
