@@ -110,7 +110,8 @@ def optimize(
     refit : bool, optional
         Whether the best program is fitted on all the data; None: where it can be.
     distributed : bool, optional
-        False: in this process, without Dask. None: on Dask, except inside a Dask task.
+        False: in this process, without Dask. None: on Dask, except inside a Dask task or an
+        agent's method.
     cluster : Client, address, Dask cluster or Foundation, optional
         None: the current client, else an embedded cluster, which is closed afterwards.
     cluster_nodes : int, optional

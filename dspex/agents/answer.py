@@ -166,7 +166,7 @@ class AgentFuture(concurrent.futures.Future[Any]):
 
     def _invoke_callbacks(self) -> None:
         listeners = self._listeners
-        if listeners.__class__ is list:
+        if type(listeners) is list:
             for listener in listeners:
                 self._call(listener)
         elif listeners is not None:
@@ -185,7 +185,7 @@ class AgentFuture(concurrent.futures.Future[Any]):
                 former = self._listeners
                 if former is None:
                     self._listeners = fn
-                elif former.__class__ is list:
+                elif type(former) is list:
                     former.append(fn)
                 else:
                     self._listeners = [former, fn]
@@ -195,7 +195,7 @@ class AgentFuture(concurrent.futures.Future[Any]):
     @property
     def _done_callbacks(self) -> list[Callable[[Any], object]]:
         listeners = self._listeners
-        if listeners.__class__ is list:
+        if type(listeners) is list:
             return list(listeners)
         return [] if listeners is None else [listeners]
 
@@ -255,7 +255,7 @@ class AgentFuture(concurrent.futures.Future[Any]):
             if self._exception is not None:
                 return None, self._exception
             value = self._open()
-        return (None, value.error) if value.__class__ is _Undecoded else (value, None)
+        return (None, value.error) if type(value) is _Undecoded else (value, None)
 
     def _no_outcome(self) -> BaseException:
         if self.done():

@@ -73,7 +73,7 @@ class CallFuture(AgentFuture, Request):
         return isinstance(self._result, Raised) or self._exception is not None or self.cancelled()
 
     def _decode(self, raw: Any) -> Any:
-        if raw.__class__ is not Raised:
+        if type(raw) is not Raised:
             return loads(raw)
         error, told = loads(raw.payload)
         error.add_note(f"in the agent:\n{told}")

@@ -3,9 +3,7 @@
 Knows: threads, asyncio, what a Dask future can do. Must not know: agents, the wire; nor anything
 that loads Dask, because where it was never loaded nobody has a future of it.
 
-One body serves sync and async code: what must be waited for is a flow, a generator that yields one
-`concurrent.futures.Future` after the other and is sent whether it came in time. One driver blocks,
-the other awaits. The shape is that of `httpx.Auth.auth_flow`.
+One body serves sync and async code (`flows`).
 """
 
 from __future__ import annotations
@@ -14,32 +12,27 @@ import asyncio
 import concurrent.futures
 import sys
 import threading
-import time
 from collections import deque
 from collections.abc import (
     AsyncIterator,
     Callable,
-    Generator,
     Iterable,
     Iterator,
     Mapping,
     Sequence,
 )
-from contextlib import closing, suppress
+from contextlib import suppress
 from itertools import filterfalse
-from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, TypeVar, final, get_args
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, final, get_args
 
 from dspex.agents.answer import AgentFuture
+from dspex.agents.flows import Flow, end_of, is_done_by, run_flow, will_be_done_by
 from dspex.agents.waiting import is_on_loop, seconds_of
 from dspex.errors import InvalidArgumentError
 
 __all__ = ["AgentFuture", "Completed", "Waited", "as_completed", "gather", "wait"]
 
-T = TypeVar("T")
-
 ReturnWhen: TypeAlias = Literal["ALL_COMPLETED", "FIRST_COMPLETED", "FIRST_EXCEPTION"]
-
-_Flow: TypeAlias = Generator["concurrent.futures.Future[Any]", bool, T]
 
 
 class Waited(NamedTuple):
@@ -88,7 +81,7 @@ def gather(
         nested = futures[0]
     leaves = _leaves(nested)
     seconds = seconds_of(timeout)
-    return _run(_gathering(nested, leaves, seconds, return_exceptions), seconds)
+    return run_flow(_gathering(nested, leaves, seconds, return_exceptions), seconds)
 
 
 def wait(
@@ -120,7 +113,7 @@ def wait(
     if return_when not in get_args(ReturnWhen):
         choices = ", ".join(get_args(ReturnWhen))
         raise InvalidArgumentError(f"return_when is one of {choices}; got {return_when!r}")
-    return _run(_waiting(_flat(futures), return_when), seconds_of(timeout))
+    return run_flow(_waiting(_flat(futures), return_when), seconds_of(timeout))
 
 
 def as_completed(futures: Iterable[Any], *, timeout: float | str | None = None) -> Completed:
@@ -149,7 +142,7 @@ class Completed:
 
     def __init__(self, leaves: Sequence[Any], seconds: float | None) -> None:
         self._seconds = seconds
-        self._ends = _end_of(seconds)
+        self._ends = end_of(seconds)
         # The n-th slot is for the n-th future that is done.
         self._slots = [AgentFuture() for _ in leaves]
         free = iter(self._slots)
@@ -172,13 +165,13 @@ class Completed:
 
     def _iterate(self) -> Iterator[Any]:
         for slot in self._slots:
-            if not _is_done_by(slot, self._ends):
+            if not is_done_by(slot, self._ends):
                 raise self._late()
             yield slot.result()
 
     async def __aiter__(self) -> AsyncIterator[Any]:
         for slot in self._slots:
-            if not await _will_be_done_by(slot, self._ends):
+            if not await will_be_done_by(slot, self._ends):
                 raise self._late()
             yield slot.result()
 
@@ -257,7 +250,7 @@ _IS_ENOUGH: Mapping[ReturnWhen, Callable[[Any], bool] | None] = {
 """Whether one that is done ends the wait for all."""
 
 
-def _settling(leaves: Sequence[_Leaf], return_when: ReturnWhen) -> _Flow[tuple[bool, _Leaf | None]]:
+def _settling(leaves: Sequence[_Leaf], return_when: ReturnWhen) -> Flow[tuple[bool, _Leaf | None]]:
     """Wait until so many are done; gives whether that came in time, and which one was enough."""
     is_enough = _IS_ENOUGH[return_when]
     if is_enough is None:
@@ -297,7 +290,7 @@ def _settling(leaves: Sequence[_Leaf], return_when: ReturnWhen) -> _Flow[tuple[b
                     leaf.unsubscribe(count)
 
 
-def _settling_some(leaves: Sequence[_Leaf]) -> _Flow[tuple[bool, Sequence[_Leaf]]]:
+def _settling_some(leaves: Sequence[_Leaf]) -> Flow[tuple[bool, Sequence[_Leaf]]]:
     """Wait for the last one, a few times; gives whether it came in time, and who is missing.
 
     Answers come many at a time, and when the last one is there the others mostly are: to have each
@@ -312,7 +305,7 @@ def _settling_some(leaves: Sequence[_Leaf]) -> _Flow[tuple[bool, Sequence[_Leaf]
     return True, leaves
 
 
-def _settling_one(leaf: _Leaf) -> _Flow[bool]:
+def _settling_one(leaf: _Leaf) -> Flow[bool]:
     """Wait for one; gives whether it came in time."""
     signal: concurrent.futures.Future[None] = concurrent.futures.Future()
 
@@ -327,7 +320,7 @@ def _settling_one(leaf: _Leaf) -> _Flow[bool]:
             leaf.unsubscribe(tell)
 
 
-def _waiting(leaves: Sequence[_Leaf], return_when: ReturnWhen) -> _Flow[Waited]:
+def _waiting(leaves: Sequence[_Leaf], return_when: ReturnWhen) -> Flow[Waited]:
     yield from _settling(leaves, return_when)
     done = {leaf for leaf in leaves if leaf.done()}
     return Waited(done, set(leaves) - done)
@@ -335,7 +328,7 @@ def _waiting(leaves: Sequence[_Leaf], return_when: ReturnWhen) -> _Flow[Waited]:
 
 def _gathering(
     nested: Sequence[Any], leaves: Sequence[Any], seconds: float | None, return_exceptions: bool
-) -> _Flow[list[Any]]:
+) -> Flow[list[Any]]:
     when: ReturnWhen = "ALL_COMPLETED" if return_exceptions else "FIRST_EXCEPTION"
     while True:
         is_in_time, failed = yield from _settling(leaves, when)
@@ -351,7 +344,7 @@ def _gathering(
     return _nested_results(nested, fetched, return_exceptions)
 
 
-def _fetching(leaves: Sequence[Any], seconds: float | None) -> _Flow[dict[Any, _Outcome]]:
+def _fetching(leaves: Sequence[Any], seconds: float | None) -> Flow[dict[Any, _Outcome]]:
     """What became of those that are Dask's."""
     fetched: dict[Any, _Outcome] = {}
     of_client: dict[Any, list[Any]] = {}
@@ -415,48 +408,3 @@ def _late(missing: int, total: int, seconds: float | None) -> TimeoutError:
         f"{missing} of {total} answers did not come within {seconds:g} seconds; the calls go on: "
         "wait again, or cancel() them"
     )
-
-
-def _run(flow: _Flow[T], seconds: float | None) -> Any:
-    ends = _end_of(seconds)
-    return _awaiting(flow, ends) if is_on_loop() else _blocking(flow, ends)
-
-
-def _blocking(flow: _Flow[T], ends: float | None) -> T:
-    with closing(flow):
-        try:
-            future = next(flow)
-            while True:
-                future = flow.send(_is_done_by(future, ends))
-        except StopIteration as stop:
-            result: T = stop.value
-            return result
-
-
-async def _awaiting(flow: _Flow[T], ends: float | None) -> T:
-    with closing(flow):
-        try:
-            future = next(flow)
-            while True:
-                future = flow.send(await _will_be_done_by(future, ends))
-        except StopIteration as stop:
-            result: T = stop.value
-            return result
-
-
-def _end_of(seconds: float | None) -> float | None:
-    return None if seconds is None else time.monotonic() + seconds
-
-
-def _left(ends: float | None) -> float | None:
-    return None if ends is None else max(0.0, ends - time.monotonic())
-
-
-def _is_done_by(future: concurrent.futures.Future[Any], ends: float | None) -> bool:
-    return bool(concurrent.futures.wait([future], _left(ends)).done)
-
-
-async def _will_be_done_by(future: concurrent.futures.Future[Any], ends: float | None) -> bool:
-    if not future.done():
-        await asyncio.wait([asyncio.wrap_future(future)], timeout=_left(ends))
-    return future.done()

@@ -51,7 +51,7 @@ class Background:
 
     async def close(self) -> None:
         """Cancel all of it, and wait until it has ended; not for a task that asks for this."""
-        tasks = self._tasks - {asyncio.current_task()}
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        while tasks := self._tasks - {asyncio.current_task()}:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)

@@ -69,7 +69,8 @@ class Where:
         if not distributed and given:
             raise InvalidArgumentError(
                 f"without Dask there is no cluster; got {given} and distributed=False (the "
-                "default inside a Dask task); drop one of them"
+                "default inside a Dask task and in an agent's method); drop one of them, or say "
+                "distributed=True"
             )
         if nodes is not None and nodes < 1:
             raise InvalidArgumentError(f"cluster_nodes is at least 1; got {nodes!r}")

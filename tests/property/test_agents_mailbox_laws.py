@@ -392,9 +392,8 @@ class Messages(RuleBasedStateMachine):
     @invariant()
     def who_is_counted_is_unanswered(self) -> None:
         for link in self.outbound._links.values():
-            if link.unanswered is not None:
-                keys = Counter(each.key for each in link.outstanding.values())
-                assert +link.unanswered == keys
+            if link.counts is not None:
+                assert link.counts == Counter(each.key for each in link.outstanding.values())
 
     def teardown(self) -> None:
         # From now on all arrives.

@@ -229,6 +229,8 @@ class Messenger:
 
     def pump(self) -> None:
         """Send what may be sent now."""
+        if self.is_closed:
+            return
         dirty, self._dirty = self._dirty, {}
         now = self._caller.now()
         for address in dirty:
@@ -241,17 +243,16 @@ class Messenger:
         for request, status, payload in finals:
             self._under_way -= 1
             request.mid = 0
+            if status != DONE:
+                is_raised = status == RAISED
+                self._fail(request, Raised(payload) if is_raised else rebuilt_error(payload))
+                continue
+            if request.sender or request.timer is not None:
+                self._settle(request)
             try:
-                if status != DONE:
-                    is_raised = status == RAISED
-                    self._fail(request, Raised(payload) if is_raised else rebuilt_error(payload))
-                    continue
-                if request.sender or request.timer is not None:
-                    self._settle(request)
                 request.answer(payload)
-            except Exception as error:  # of one, which is not to cost the others their answers
-                words = f"the answer of the agent {request.key} could not be taken"
-                self._loop.call_exception_handler({"message": words, "exception": error})
+            except Exception as error:
+                self._complain(request, error)
 
     def cut_off(self, request: Request, address: str, error: BaseException | None) -> None:
         """Take that nobody knows what became of a call."""
@@ -279,7 +280,15 @@ class Messenger:
 
     def _fail(self, request: Request, error: Raised | DspexError) -> None:
         self._settle(request)
-        request.fail(error)
+        try:
+            request.fail(error)
+        except Exception as raised:
+            self._complain(request, raised)
+
+    def _complain(self, request: Request, error: Exception) -> None:
+        """Tell of who could not take an answer; it is not to cost others theirs."""
+        words = f"the answer of the agent {request.key} could not be taken"
+        self._loop.call_exception_handler({"message": words, "exception": error})
 
     def _drop(self, request: Request, error: DspexError) -> None:
         """Fail a call that was on its way, and is not any more."""
@@ -298,6 +307,8 @@ class Messenger:
     def _expire(self, request: Request) -> None:
         """Wait for a call no longer; what has not begun never will."""
         words = "it waits for its agent"
+        if request.is_withdrawn:
+            return
         if request.mid:
             if not self._withdraw(request):
                 words = "it was sent, and may take effect"
@@ -312,12 +323,13 @@ class Messenger:
         self._loop.call_soon_threadsafe(self._cancel, request)
 
     def _cancel(self, request: Request) -> None:
-        if request.mid:
+        if request.mid and not (request.is_withdrawn or self.is_closed):
             self._settle(request)
             self._withdraw(request)
 
     def _withdraw(self, request: Request) -> bool:
         """Have a call that is on its way not begin; tells whether it never will."""
+        request.is_withdrawn = True
         self._under_way -= 1
         is_here = self._outbound.withdraw(request)
         if not is_here and request.key in self._outbound.places:

@@ -85,6 +85,8 @@ class Request(ABC):
         Seconds until its deadline, when it was put on its way.
     timeout : float or None
         Seconds.
+    is_withdrawn : bool
+        Whether it was on its way, and is not waited for any more.
 
     Notes
     -----
@@ -105,6 +107,7 @@ class Request(ABC):
     timeout: float | None = None
     deadline: float | None = None
     timer: asyncio.TimerHandle | None = None
+    is_withdrawn = False
 
     def _address(self, key: str, method: str, args: bytes, flags: int) -> None:
         self.mid = 0

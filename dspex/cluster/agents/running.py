@@ -403,12 +403,13 @@ class Running:
         """Undo turns that could not be committed: their agents are made again from what was."""
         keys: dict[str, None] = {}
         for pending in batch:
-            letter = pending.letter
-            if letter is not None and letter.is_sent_until_done:
-                pass  # it comes again when the agent is forgotten
-            elif letter is not None:
-                self.inbox.undone(pending.cell, letter, error_payload(error))
-            keys[pending.cell.key] = None
+            cell, letter = pending.cell, pending.letter
+            if letter is not None and self.inbox.cells.get(cell.key) is not cell:
+                self._answer_for_a_ghost(letter)
+            elif letter is not None and not letter.is_sent_until_done:
+                # One that is comes again when the agent is forgotten.
+                self.inbox.undone(cell, letter, error_payload(error))
+            keys[cell.key] = None
         await self._make_anew(keys)
 
     async def _make_anew(self, keys: Mapping[str, None]) -> None:

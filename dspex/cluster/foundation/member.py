@@ -152,7 +152,6 @@ class Membership:
 
     async def leave(self) -> None:
         """End the session; may be called twice."""
-        self._termination.close()
         if self._starting is not None:
             self._starting.cancel()
             await asyncio.gather(self._starting, return_exceptions=True)
@@ -160,3 +159,4 @@ class Membership:
         # Before the session ends: what says that it is over must have stopped.
         await self._hosting.close()
         await self.caller.close("the worker closed")
+        self._termination.close()

@@ -29,6 +29,9 @@ logger = logging.getLogger("distributed.worker.dspex")
 _DASKS_HANDLERS = "distributed._signals"
 """The module of the handler that ``dask worker`` sets."""
 
+_ANSWERS_WITHIN = 3.0
+"""Seconds for a scheduler that is to let a worker leave to show that it is there."""
+
 _LEAVES_WITHIN = 20.0
 """Seconds; Kubernetes, as others do, kills what has not ended after 30. The default of
 ``dspex.agents.terminate-within``."""
@@ -71,11 +74,19 @@ class Termination:
         self._leaving = self._loop.create_task(self._leave(), name="dspex-termination")
 
     async def _leave(self) -> None:
+        worker = self._worker
         try:
+            async with asyncio.timeout(_ANSWERS_WITHIN):
+                await worker.scheduler.ncores(workers=[worker.address])
             async with asyncio.timeout(self._within):
-                await self._worker.close_gracefully(reason="signal-15")
+                await worker.scheduler.retire_workers(
+                    workers=[worker.address], close_workers=False, remove=True
+                )
         except Exception as error:
             logger.warning("this worker was told to end, and did not leave in order: %r", error)
+        else:
+            # As `Worker.close_gracefully`, but for tasks that run still, which are not waited for.
+            await worker.close(executor_wait=False, reason="signal-15")
         self._former(signal.SIGTERM, None)
 
     def close(self) -> None:

@@ -15,11 +15,10 @@ another generation, and what still arrives of the former one is refused.
 
 from __future__ import annotations
 
-from collections import Counter, deque
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from operator import attrgetter
 from typing import Any, Generic, NamedTuple, TypeVar, final
 
+from dspex.foundation.agents.links import MID, Held, OutboundLink
 from dspex.foundation.agents.messages import (
     AT_MOST_ONCE,
     DELIVERY,
@@ -42,8 +41,6 @@ host to forget a link, and to refuse what goes on with it."""
 
 _AGAIN = frozenset({ELSEWHERE, FULL})
 
-_MID = attrgetter("mid")
-
 AT_ONCE = 2_500
 BYTES_AT_ONCE = 2**20
 
@@ -65,52 +62,6 @@ M = TypeVar("M", bound=MessageLike)
 
 
 @final
-class _Link(Generic[M]):
-    __slots__ = (
-        "flights",
-        "generation",
-        "is_answered",
-        "next_place",
-        "outstanding",
-        "put",
-        "queue",
-        "resumed",
-        "taken",
-        "unanswered",
-        "used",
-    )
-
-    def __init__(self, generation: int) -> None:
-        self.generation = generation
-        self.used = float("inf")  # when a flight left last
-        self.next_place = 0
-        self.is_answered = False
-        self.queue: deque[M] = deque()
-        self.resumed: set[int] = set()  # mids of the queue that are the first of their agents'
-        self.put = self.taken = 0  # messages that ever went into the queue, and out of it
-        self.flights: dict[int, Sequence[M]] = {}
-        self.outstanding: dict[int, M] = {}
-        self.unanswered: Counter[str] | None = None  # of outstanding by key, while it is asked for
-
-
-@final
-class _Held(Generic[M]):
-    """An agent whose messages wait."""
-
-    __slots__ = ("address", "attempts", "due", "is_asked", "queued", "status", "upto", "waiting")
-
-    def __init__(self, status: int) -> None:
-        self.status = status
-        self.address = ""
-        self.upto = -1  # the place of the last flight that may carry one of its messages
-        self.queued = 0  # how far the queue must be taken, for the same reason
-        self.waiting: list[M] = []
-        self.attempts = 0
-        self.due = 0.0
-        self.is_asked = False
-
-
-@final
 class Outbound(Generic[M]):
     """Messages of one process that are not answered yet.
 
@@ -122,8 +73,8 @@ class Outbound(Generic[M]):
 
     def __init__(self) -> None:
         self.places: dict[str, str] = {}
-        self._links: dict[str, _Link[M]] = {}
-        self._held: dict[str, _Held[M]] = {}
+        self._links: dict[str, OutboundLink[M]] = {}
+        self._held: dict[str, Held[M]] = {}
         self._attempts: dict[str, int] = {}
         self._abandoned: set[int] = set()
         self._generations = 0
@@ -146,17 +97,17 @@ class Outbound(Generic[M]):
         link.put += 1
         return address
 
-    def _link(self, address: str) -> _Link[M]:
+    def _link(self, address: str) -> OutboundLink[M]:
         link = self._links.get(address)
         if link is None:
             self._generations += 1
-            link = self._links[address] = _Link(self._generations)
+            link = self._links[address] = OutboundLink(self._generations)
         return link
 
-    def _hold(self, key: str, status: int) -> _Held[M]:
+    def _hold(self, key: str, status: int) -> Held[M]:
         held = self._held.get(key)
         if held is None:
-            held = self._held[key] = _Held(status)
+            held = self._held[key] = Held(status)
             held.attempts = self._attempts.get(key, 0)
             held.due = -1.0
         held.status = status
@@ -175,19 +126,12 @@ class Outbound(Generic[M]):
         if now - link.used > RENEW_AFTER and not link.flights and not link.outstanding:
             self._renew(address, link)
         link.used = now
-        place = link.next_place
-        link.next_place += 1
-        link.flights[place] = messages
-        link.outstanding.update(zip(map(_MID, messages), messages, strict=True))
-        if not self._held:
-            link.unanswered = None
-        elif link.unanswered is not None:
-            link.unanswered.update(message.key for message in messages)
+        place = link.depart(messages)
         sent = self._marked(link, messages) if link.resumed else messages
         return Posted(address, link.generation, place, link.is_answered, sent)
 
     @staticmethod
-    def _marked(link: _Link[M], messages: Iterable[M]) -> list[MessageLike]:
+    def _marked(link: OutboundLink[M], messages: Iterable[M]) -> list[MessageLike]:
         """The messages of a flight, with the mark on those that come first again."""
         sent: list[MessageLike] = []
         for message in messages:
@@ -199,7 +143,7 @@ class Outbound(Generic[M]):
                 sent.append(message)
         return sent
 
-    def _taken(self, link: _Link[M]) -> list[M]:
+    def _taken(self, link: OutboundLink[M]) -> list[M]:
         """Messages for one flight."""
         messages: list[M] = []
         size = 0
@@ -218,7 +162,7 @@ class Outbound(Generic[M]):
             size += len(message.args)
         return messages
 
-    def _renew(self, address: str, link: _Link[M]) -> None:
+    def _renew(self, address: str, link: OutboundLink[M]) -> None:
         """Begin another generation of a link on which nothing is on its way."""
         self._generations += 1
         link.generation = self._generations
@@ -262,11 +206,14 @@ class Outbound(Generic[M]):
             message = outstanding.pop(mid, None)
             if message is None:
                 continue
-            if link.unanswered is not None:
-                link.unanswered[message.key] -= 1
+            if link.counts is not None:
+                link.uncount(message.key)
+            is_again = status in _AGAIN
+            if attempts and not is_again:
+                attempts.pop(message.key, None)
             if abandoned and self._is_abandoned(message):
                 continue
-            if status in _AGAIN:
+            if is_again:
                 held = self._hold(message.key, status)
                 if held.due < 0.0:
                     self._back_off(message.key, held, now)
@@ -275,11 +222,9 @@ class Outbound(Generic[M]):
                 held.queued = link.put
                 held.waiting.append(message)
             else:
-                if attempts:
-                    attempts.pop(message.key, None)
                 yield message, status, payload
 
-    def _back_off(self, key: str, held: _Held[M], now: float) -> None:
+    def _back_off(self, key: str, held: Held[M], now: float) -> None:
         held.due = now + BACKOFF[min(held.attempts, len(BACKOFF) - 1)]
         held.attempts += 1
         self._attempts[key] = held.attempts
@@ -350,14 +295,12 @@ class Outbound(Generic[M]):
             found.append(key)
         return found
 
-    def _may_bring_more(self, key: str, held: _Held[M]) -> bool:
+    def _may_bring_more(self, key: str, held: Held[M]) -> bool:
         link = self._links.get(held.address)
         if link is None:
             return False
-        if link.unanswered is None:
-            link.unanswered = Counter(message.key for message in link.outstanding.values())
         return (
-            link.unanswered[key] > 0
+            link.is_missing(key)
             or link.taken < held.queued
             or any(place <= held.upto for place in link.flights)
         )
@@ -394,7 +337,7 @@ class Outbound(Generic[M]):
         self.places[key] = address
         if not held.waiting:
             return None
-        held.waiting.sort(key=_MID)
+        held.waiting.sort(key=MID)
         link = self._link(address)
         link.resumed.add(held.waiting[0].mid)
         link.queue.extend(held.waiting)
@@ -409,7 +352,7 @@ class Outbound(Generic[M]):
         if held is None:
             self._attempts.pop(key, None)
             return []
-        given_up = sorted((each for each in held.waiting if not spares(each)), key=_MID)
+        given_up = sorted((each for each in held.waiting if not spares(each)), key=MID)
         held.waiting = [each for each in held.waiting if spares(each)]
         if held.waiting:
             held.is_asked = False

@@ -8,11 +8,17 @@ from itertools import starmap
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
+
 from dspex.agents.called import CallFuture
 from dspex.cluster.agents.messenger import Messenger
 from dspex.cluster.agents.requests import AUTO, Cast
+from dspex.errors import DeadlineError, DeliveryError
 from dspex.foundation.agents.messages import (
     AT_LEAST_ONCE,
+    AT_MOST_ONCE,
+    CANCEL,
+    CAST,
     DONE,
     Message,
     decode_flight,
@@ -101,6 +107,79 @@ def test_a_call_that_is_sent_again_has_no_longer_than_is_left() -> None:
         way.messages.submit(call)
         await call
         assert lefts == [60.0, 20.0]
+        await way.messages.close()
+
+    run(work())
+
+
+def test_a_call_that_is_late_and_cancelled_is_withdrawn_once() -> None:
+    async def work() -> None:
+        way = Way()
+        may_answer = asyncio.Event()
+        carry = way.messages._flying._send
+
+        async def send(address: str, blob: bytes) -> bytes:
+            await may_answer.wait()
+            return await carry(address, blob)
+
+        way.messages._flying._send = send
+        call = CallFuture(":x", "inc", b"", AUTO, way.runtime)
+        call.timeout = 60.0
+        way.messages.submit(call)
+        while not way.messages._outbound.is_current("a", 1):
+            await asyncio.sleep(0)
+        way.messages._expire(call)
+        way.messages._cancel(call)  # the user's thread asked for it before it could know
+        with pytest.raises(DeadlineError):
+            await call
+        may_answer.set()
+        while way.messages._under_way:
+            await asyncio.sleep(0)
+        assert [each.flags for each in way.sent] == [AT_MOST_ONCE, CANCEL | CAST]
+        assert not way.messages._outbound._abandoned
+        await way.messages.close()
+
+    run(work())
+
+
+def test_what_is_cancelled_while_it_closes_starts_nothing() -> None:
+    async def work() -> None:
+        way = Way()
+
+        async def never(address: str, blob: bytes) -> bytes:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        way.messages._flying._send = never
+        call = way.call()
+        while not way.messages._under_way:
+            await asyncio.sleep(0)
+        call.cancel()
+        await way.messages.close()
+        assert not way.messages._background._tasks  # and `run` looks for tasks that are left
+
+    run(work())
+
+
+def test_one_who_cannot_take_that_it_failed_costs_the_others_nothing() -> None:
+    def refuse(error: object) -> None:
+        raise RuntimeError("not mine")
+
+    async def work() -> None:
+        told: list[str] = []
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: told.append(str(context["exception"])))
+        way = Way()
+        del way.messages._outbound.places[":x"]  # so that they wait for their agent
+        way.messages.submit(Cast(":x", "inc", b"", AUTO, refuse))
+        call = way.call()
+        while way.messages._under_way < 2:
+            await asyncio.sleep(0)
+        way.messages.give_up(":x", DeliveryError("it is nowhere"))
+        with pytest.raises(DeliveryError):
+            await call
+        assert told == ["not mine"]
+        assert not way.messages._under_way
         await way.messages.close()
 
     run(work())

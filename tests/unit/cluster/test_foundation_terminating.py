@@ -16,20 +16,32 @@ from dspex.testing.ledgers import run
 
 
 class Worker:
-    """One that is asked to leave."""
+    """One that is asked to leave, and its scheduler."""
+
+    address = "tcp://here:1"
 
     def __init__(self, *, nanny: str | None = None, error: Exception | None = None) -> None:
         self.nanny = nanny
         self.error = error
-        self.asked = 0
+        self.asked = self.closed = 0
         self.may_leave = asyncio.Event()
+        self.scheduler = self
 
-    async def close_gracefully(self, reason: str) -> None:
-        assert reason == "signal-15"
-        self.asked += 1
+    async def ncores(self, workers: list[str]) -> None:
+        assert workers == [self.address]
         if self.error is not None:
             raise self.error
+
+    async def retire_workers(self, workers: list[str], **options: bool) -> None:
+        assert workers == [self.address]
+        assert options == {"close_workers": False, "remove": True}
+        self.asked += 1
         await self.may_leave.wait()
+
+    async def close(self, *, executor_wait: bool, reason: str) -> None:
+        assert not executor_wait
+        assert self.may_leave.is_set()
+        self.closed += 1
 
 
 @pytest.fixture(autouse=True)
@@ -66,17 +78,18 @@ def test_a_worker_leaves_before_its_process_ends() -> None:
         assert not waiting.done()
         worker.may_leave.set()
         assert await waiting == signal.SIGTERM
-        assert worker.asked == 1
+        assert (worker.asked, worker.closed) == (1, 1)
 
     run(work())
 
 
 def test_one_that_cannot_leave_ends_all_the_same() -> None:
     async def work() -> None:
-        waiting = await process()
-        termination_of(Worker(error=OSError("no scheduler")))
+        waiting, worker = await process(), Worker(error=OSError("no scheduler"))
+        termination_of(worker)
         told()
         assert await waiting == signal.SIGTERM
+        assert (worker.asked, worker.closed) == (0, 0)
 
     run(work())
 

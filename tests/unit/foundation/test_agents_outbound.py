@@ -444,6 +444,19 @@ def test_what_may_have_left_is_withdrawn_as_soon_as_it_is_here_again(fate: Any) 
     sender.assert_quiet()
 
 
+def test_the_answer_to_what_was_withdrawn_is_not_told_and_ends_the_waiting() -> None:
+    sender = Sender(x="a")
+    message = sender.send()
+    sender.back(sender.post(), [(message, FULL)])
+    assert sender.locate("a") == "a"
+    posted = sender.post()
+    assert not sender.outbound.withdraw(message)
+    sender.back(posted, [(message, DONE)])
+    assert not sender.finals
+    assert not sender.outbound._attempts, "the next one is not waited for as long"
+    sender.assert_quiet()
+
+
 def test_everything_is_what_is_not_answered() -> None:
     sender = Sender(x="a", y="b")
     flying, elsewhere = sender.send(), sender.send(":y")
