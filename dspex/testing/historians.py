@@ -38,7 +38,7 @@ def history_of(
     ----------
     clients : sequence of sequence of str
         What each runs of Python: ``("-c", code, ...)``. It writes histories to `path`, and prints a
-        line each 20 calls.
+        line with its first call, and each 20 calls.
     path : pathlib.Path
     calls : int
         Of each.
@@ -60,11 +60,13 @@ def history_of(
         ]
         for client in running:
             stack.callback(client.kill)
-        leader = running[0].stdout
-        assert leader is not None
+        said = [client.stdout for client in running if client.stdout is not None]
+        for lines in said:
+            # None is harmed before all have begun: to begin they need the one who is harmed.
+            assert lines.readline(), "a client has ended"
         for harm in harms:
             for _ in range(every):
-                assert leader.readline(), "a client has ended"
+                assert said[0].readline(), "a client has ended"
             harm()
         for client in running:
             client.communicate(timeout=_WITHIN)
