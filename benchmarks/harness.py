@@ -123,12 +123,13 @@ def row(
     }
     if peer is not None:
         peer_median, peer_spread = summary(_many(peer))
-        ratio = our_median / peer_median if larger_is_better else peer_median / our_median
+        above, below = (our_median, peer_median) if larger_is_better else (peer_median, our_median)
         made |= {
             "peer": peer_median,
             "peer_name": peer_name,
             "peer_spread": peer_spread,
-            "ratio": significant(ratio, 3),
+            # Too little for the clock: of a short form on a fast machine.
+            "ratio": significant(above / below, 3) if below else None,
         }
     return made
 
@@ -264,7 +265,7 @@ class Report:
         spread = "-".join(f"{each:g}" for each in made["spread"])
         words = f"{made['name']}: {made['ours']:g} {made['unit']} ({spread})"
         if made["peer"] is not None:
-            words += f"; {made['peer_name']} {made['peer']:g}, ratio {made['ratio']:g}"
+            words += f"; {made['peer_name']} {made['peer']:g}, ratio {made['ratio']}"
         if made["goal"] and not self.short:
             words += f"; goal {made['goal']}: {'met' if made['met'] else 'NOT MET'}"
         say(words)
