@@ -244,9 +244,24 @@ class AgentFuture(concurrent.futures.Future[Any]):
         return value
 
     def outcome(self) -> tuple[Any, BaseException | None]:
-        """What became of it, as (result, error); nothing is raised, and nothing waited for.
+        """What became of it, without raising it, and without waiting.
 
-        An error that is raised would hold, by its frames, whoever asks for many.
+        An error that is raised would hold, by its frames, all that somebody has who asks for many.
+
+        Returns
+        -------
+        (result, error)
+            One of them is None. The error is TimeoutError where it has not ended, and
+            concurrent.futures.CancelledError where it was cancelled.
+
+        Examples
+        --------
+        >>> future = AgentFuture(describe="counter.increment")
+        >>> future.outcome()
+        (None, TimeoutError('the answer of counter.increment has not come'))
+        >>> future.set_result(1)
+        >>> future.outcome()
+        (1, None)
         """
         if self._state != FINISHED:
             return None, self._no_outcome()

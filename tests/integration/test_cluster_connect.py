@@ -183,6 +183,13 @@ def test_canary_private_api_of_dask(client: Any) -> None:
     assert "Dask Worker process (from Nanny)" in inspect.getsource(WorkerProcess.start)
     assert inspect.iscoroutinefunction(Nanny.instantiate)
 
+    from distributed import worker
+    from distributed.cli import dask_worker
+
+    # `Termination` knows the handler by its module, and `get_worker` what a turn's context holds.
+    assert "from distributed._signals import wait_for_signals" in inspect.getsource(dask_worker)
+    assert "_worker_cvar" in inspect.getsource(worker.get_worker)
+
 
 def test_an_encrypted_cluster_needs_a_client_with_certificates() -> None:
     with (

@@ -26,6 +26,7 @@ from dspex.cluster.agents.refusals import (
     not_found_error,
     not_once_error,
     outcome_error,
+    told_error,
 )
 from dspex.cluster.agents.requests import AUTO, Cast, Raised, Request, Withdrawal
 from dspex.cluster.background import Background
@@ -40,7 +41,6 @@ from dspex.foundation.agents.messages import (
     RAISED,
 )
 from dspex.foundation.agents.outbound import Outbound
-from dspex.foundation.ledger.wire import rebuilt_error
 from dspex.foundation.ports import Caller
 
 __all__ = ["Messenger"]
@@ -245,7 +245,7 @@ class Messenger:
             request.mid = 0
             if status != DONE:
                 is_raised = status == RAISED
-                self._fail(request, Raised(payload) if is_raised else rebuilt_error(payload))
+                self._fail(request, Raised(payload) if is_raised else told_error(payload))
                 continue
             if request.sender or request.timer is not None:
                 self._settle(request)

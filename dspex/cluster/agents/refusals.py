@@ -5,6 +5,8 @@ Knows: words. Must not know: when each is said.
 
 from __future__ import annotations
 
+from typing import Any
+
 from dspex.cluster.agents.requests import Request
 from dspex.errors import (
     AgentFailedError,
@@ -19,6 +21,7 @@ from dspex.errors import (
     UnsupportedGuaranteeError,
 )
 from dspex.foundation.agents.messages import MessageLike
+from dspex.foundation.ledger.wire import rebuilt_error
 
 __all__ = [
     "closed_error",
@@ -28,7 +31,20 @@ __all__ = [
     "not_found_error",
     "not_once_error",
     "outcome_error",
+    "told_error",
 ]
+
+
+def told_error(payload: Any) -> DspexError:
+    """What a host gave as its reason; readable also where the host is of another version."""
+    try:
+        return rebuilt_error(payload)
+    except Exception as error:
+        return DeliveryError(
+            f"a host refuses a call with a reason; this one cannot be read here ({error!r}): "
+            f"{payload!r:.200}; whether the call took effect is not known; use the same version of "
+            "dspex on both sides"
+        )
 
 
 def cut_off_error(address: str, message: MessageLike, error: BaseException | None) -> DeliveryError:

@@ -6,7 +6,8 @@ know: instances, loops, threads, what a turn does.
 One message of an agent at a time is under way; those behind it wait in the order in which they
 came, which is the order in which each sender sent them. A message that is refused (the agent is not
 here, its mailbox is full) makes all later ones of its link to the same agent be refused too, until
-the sender has heard of it and goes on with the refused one: so none overtakes.
+the sender has heard of it and goes on with the refused one: so none overtakes. The same holds
+behind one whose turn will not count: its sender may not hear of that, and send it again.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from dspex.foundation.agents.messages import (
     CANCEL,
     CAST,
     DONE,
+    REFUSED,
     Message,
     decode_flight,
     encode_answers,
@@ -61,6 +62,18 @@ class Way:
         future = CallFuture(":x", "inc", b"", AUTO, self.runtime)
         self.messages.submit(future)
         return future
+
+
+def refuse(error: object) -> None:
+    raise RuntimeError("not mine")
+
+
+def told() -> list[str]:
+    """What the loop's exception handler hears from now on."""
+    heard: list[str] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: heard.append(str(context["exception"])))
+    return heard
 
 
 def test_calls_are_sent_in_order_and_answered() -> None:
@@ -162,14 +175,8 @@ def test_what_is_cancelled_while_it_closes_starts_nothing() -> None:
 
 
 def test_one_who_cannot_take_that_it_failed_costs_the_others_nothing() -> None:
-    def refuse(error: object) -> None:
-        raise RuntimeError("not mine")
-
     async def work() -> None:
-        told: list[str] = []
-        loop = asyncio.get_running_loop()
-        loop.set_exception_handler(lambda _, context: told.append(str(context["exception"])))
-        way = Way()
+        heard, way = told(), Way()
         del way.messages._outbound.places[":x"]  # so that they wait for their agent
         way.messages.submit(Cast(":x", "inc", b"", AUTO, refuse))
         call = way.call()
@@ -178,7 +185,7 @@ def test_one_who_cannot_take_that_it_failed_costs_the_others_nothing() -> None:
         way.messages.give_up(":x", DeliveryError("it is nowhere"))
         with pytest.raises(DeliveryError):
             await call
-        assert told == ["not mine"]
+        assert heard == ["not mine"]
         assert not way.messages._under_way
         await way.messages.close()
 
@@ -186,19 +193,34 @@ def test_one_who_cannot_take_that_it_failed_costs_the_others_nothing() -> None:
 
 
 def test_one_whose_answer_cannot_be_taken_costs_the_others_nothing() -> None:
-    def refuse(error: object) -> None:
-        raise RuntimeError("not mine")
-
     async def work() -> None:
-        told: list[str] = []
-        loop = asyncio.get_running_loop()
-        loop.set_exception_handler(lambda _, context: told.append(str(context["exception"])))
-        way = Way()
+        heard, way = told(), Way()
         way.messages.submit(Cast(":x", "inc", b"", AUTO, refuse))
         call = way.call()
         assert await call == 2
-        assert told == ["not mine"]
+        assert heard == ["not mine"]
         assert not list(way.messages._outbound.everything())
+        await way.messages.close()
+
+    run(work())
+
+
+@pytest.mark.parametrize("payload", [None, ["x"], 1])
+def test_a_reason_that_cannot_be_read_ends_the_call_and_costs_the_others_nothing(
+    payload: Any,
+) -> None:
+    async def work() -> None:
+        way = Way()
+
+        async def send(address: str, blob: bytes) -> bytes:
+            one, other = starmap(Message, decode_flight(blob).messages)
+            return encode_answers([one.mid, REFUSED, payload, other.mid, DONE, pickle.dumps(2)])
+
+        way.messages._flying._send = send
+        refused, answered = way.call(), way.call()
+        assert await answered == 2
+        with pytest.raises(DeliveryError, match="cannot be read here"):
+            await refused
         await way.messages.close()
 
     run(work())
