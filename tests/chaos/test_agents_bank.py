@@ -189,16 +189,16 @@ def test_money_is_conserved_over_everything(tmp_path: pathlib.Path) -> None:
         agents = opened(foundation)
         with Bank(scheduler.address).open() as bank:
             bank.go_on()
-            for number in range(12):
+            for number in range(30):
                 kill_process(dice.choice(workers))
                 bank.go_on()
                 wait_for(lambda: len(up(foundation)) == len(workers))
                 foundation.rebalance()
                 bank.go_on()
-                if number % 4 == 1:
+                if number % 10 == 3:
                     assert len(foundation.rolling_restart()) == len(workers)
                     wait_for(lambda: len(up(foundation)) == len(workers))
-                elif number % 4 == 3:
+                elif number % 10 == 7:
                     restart_scheduler(scheduler, workers)
                     bank.go_on()
                     wait_for(lambda: len(up(foundation)) == len(workers))
