@@ -32,6 +32,8 @@ from dspex.storage.journals.sqlite import SqliteJournal
 from dspex.testing.clusters import local_cluster
 from dspex.testing.probe import wait_for
 
+PACKAGE = pathlib.Path(dspex.__file__).parent
+
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
@@ -40,14 +42,17 @@ def cluster() -> Iterator[Any]:
 
 
 def tasks_on(client: Any) -> set[str]:
-    """What runs on a client's loop, but for Dask's own."""
+    """What runs on a client's loop of ours: Dask's own may lie in a folder that is called dspex."""
+
+    def is_ours(task: asyncio.Task[Any]) -> bool:
+        code: Any = getattr(task.get_coro(), "cr_code", None)
+        return code is not None and pathlib.Path(code.co_filename).is_relative_to(PACKAGE)
 
     async def tasks() -> set[str]:
         await asyncio.sleep(0)  # what was cancelled last
-        return {repr(task) for task in asyncio.all_tasks() if "dspex" in repr(task)}
+        return {repr(task) for task in asyncio.all_tasks() if is_ours(task)}
 
-    found: set[str] = asyncio.run_coroutine_threadsafe(tasks(), client.loop.asyncio_loop).result(30)
-    return {each for each in found if "tasks_on" not in each}
+    return asyncio.run_coroutine_threadsafe(tasks(), client.loop.asyncio_loop).result(30)
 
 
 def sessions(foundation: Foundation) -> int:
